@@ -1,0 +1,108 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package resource holds what travels between the translator and the xDS
+// server: finished bytes with a name, a type and a content version. It knows
+// neither Kubernetes nor Envoy's API.
+package resource
+
+import "sort"
+
+// Type is one of the discovery types that isthmusd serves.
+type Type uint8
+
+// Types in the order in which they are sent.
+const (
+	Cluster Type = iota
+	Endpoint
+	Listener
+	Route
+	Secret
+	NumTypes
+)
+
+// URLs are the type URLs on the wire, indexed by Type.
+var urls = [NumTypes]string{
+	"type.googleapis.com/envoy.config.cluster.v3.Cluster",
+	"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+	"type.googleapis.com/envoy.config.listener.v3.Listener",
+	"type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+}
+
+// URL is the type's name on the wire.
+func (t Type) URL() string { return urls[t] }
+
+// TypeOf finds the Type with this URL.
+func TypeOf(url string) (Type, bool) {
+	for t, u := range urls {
+		if u == url {
+			return Type(t), true
+		}
+	}
+	return 0, false
+}
+
+// Resource is one finished resource. Immutable, shared by all proxies that get
+// the same bytes.
+type Resource struct {
+	Type Type
+	Name string
+	// Version is a hash of Body, salted with the translator's version.
+	Version uint64
+	// Body is the marshalled resource message (the value inside google.protobuf.Any).
+	Body []byte
+	// ServiceName is the EDS name that a Cluster of type EDS asks for, else "".
+	// The xDS server sends that ClusterLoadAssignment after the cluster, though
+	// nobody asked (Envoy does not ask again when a cluster is replaced).
+	ServiceName string
+}
+
+// Set is an immutable set of resources of one type, sorted by name.
+type Set struct {
+	list []*Resource
+}
+
+// NewSet sorts the resources by name; of two with one name the first is kept.
+func NewSet(rs []*Resource) *Set {
+	l := append([]*Resource(nil), rs...)
+	sort.SliceStable(l, func(i, j int) bool { return l[i].Name < l[j].Name })
+	out := l[:0]
+	for i, r := range l {
+		if i == 0 || l[i-1].Name != r.Name {
+			out = append(out, r)
+		}
+	}
+	return &Set{list: out}
+}
+
+// List returns the resources in the order of their names; not to be modified.
+func (s *Set) List() []*Resource {
+	if s == nil {
+		return nil
+	}
+	return s.list
+}
+
+// Get finds a resource by name, or nil.
+func (s *Set) Get(name string) *Resource {
+	if s == nil {
+		return nil
+	}
+	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].Name >= name })
+	if i < len(s.list) && s.list[i].Name == name {
+		return s.list[i]
+	}
+	return nil
+}
+
+// State is all that a class of proxies should have. Immutable; two proxies of
+// one class share the pointer, and an unchanged Set keeps its pointer from one
+// State to the next.
+type State struct {
+	// Revision of the snapshot that it was built from; grows.
+	Revision uint64
+	// Epoch of the topology configuration, see topology.Config.
+	Epoch string
+	Sets  [NumTypes]*Set
+}
