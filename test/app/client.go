@@ -1,0 +1,236 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/spf13/cobra"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// result is one line of the client's output.
+type result struct {
+	OK     bool    `json:"ok"`
+	Status int     `json:"status,omitempty"`
+	Error  string  `json:"error,omitempty"`
+	Millis float64 `json:"ms"`
+	Body   any     `json:"body,omitempty"`
+}
+
+// clientOptions are common to the client verbs.
+type clientOptions struct {
+	timeout, interval time.Duration
+	count             int
+	line, host        string
+	headers           []string
+	connect, cacert   string
+	insecure, http2   bool
+}
+
+// clientCommand makes a verb that does one thing count times and prints a line for each.
+func clientCommand(use, short string, once func(context.Context, *clientOptions, string) result) *cobra.Command {
+	o := &clientOptions{}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		return repeat(c.Context(), o, args, once)
+	}}
+	f := c.Flags()
+	f.DurationVar(&o.timeout, "timeout", 3*time.Second, "time limit of one request")
+	f.DurationVar(&o.interval, "interval", 0, "pause between requests")
+	f.IntVar(&o.count, "count", 1, "number of requests to each target")
+	f.StringVar(&o.line, "line", "hello", "text to send")
+	f.StringVar(&o.host, "host", "", "Host header or authority, if not the target's")
+	f.StringArrayVar(&o.headers, "header", nil, "header as 'name: value'")
+	f.StringVar(&o.connect, "connect", "", "address to dial instead of the target's")
+	f.StringVar(&o.cacert, "cacert", "", "file of certificates to trust")
+	f.BoolVar(&o.insecure, "insecure", false, "do not verify the server's certificate")
+	f.BoolVar(&o.http2, "http2", false, "HTTP/2, with prior knowledge when in the clear")
+	return c
+}
+
+var errFailed = errors.New("a request failed")
+
+func repeat(ctx context.Context, o *clientOptions, targets []string, once func(context.Context, *clientOptions, string) result) error {
+	enc := json.NewEncoder(os.Stdout)
+	var failed error
+	for i := range o.count {
+		if i > 0 && o.interval > 0 {
+			time.Sleep(o.interval)
+		}
+		for _, t := range targets {
+			c, cancel := context.WithTimeout(ctx, o.timeout)
+			start := time.Now()
+			r := once(c, o, t)
+			cancel()
+			r.Millis = float64(time.Since(start).Microseconds()) / 1000
+			if !r.OK {
+				failed = errFailed
+			}
+			if err := enc.Encode(r); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return failed
+}
+
+func failure(err error) result { return result{Error: err.Error()} }
+
+func httpCommand() *cobra.Command {
+	return clientCommand("http URL...", "GET each URL", func(ctx context.Context, o *clientOptions, url string) result {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return failure(err)
+		}
+		req.Host = o.host
+		for _, h := range o.headers {
+			k, v, _ := strings.Cut(h, ":")
+			req.Header.Add(strings.TrimSpace(k), strings.TrimSpace(v))
+		}
+		rt, err := o.transport(strings.HasPrefix(url, "https:"))
+		if err != nil {
+			return failure(err)
+		}
+		res, err := rt.RoundTrip(req)
+		if err != nil {
+			return failure(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			return failure(err)
+		}
+		return result{OK: res.StatusCode < 400, Status: res.StatusCode, Body: jsonOrText(b)}
+	})
+}
+
+// transport makes a new connection for every request, as a new client would.
+func (o *clientOptions) transport(secure bool) (http.RoundTripper, error) {
+	conf, err := o.tls()
+	if err != nil {
+		return nil, err
+	}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if o.connect != "" {
+			addr = o.connect
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+	if o.http2 && !secure {
+		return &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+			return dial(ctx, network, addr)
+		}}, nil
+	}
+	return &http.Transport{DialContext: dial, TLSClientConfig: conf, DisableKeepAlives: true, ForceAttemptHTTP2: o.http2}, nil
+}
+
+func (o *clientOptions) tls() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.insecure} //nolint:gosec // asked for by a flag of a test client
+	if o.host != "" {
+		c.ServerName = o.host
+	}
+	if o.cacert == "" {
+		return c, nil
+	}
+	b, err := os.ReadFile(o.cacert)
+	if err != nil {
+		return nil, fmt.Errorf("read --cacert: %w", err)
+	}
+	c.RootCAs = x509.NewCertPool()
+	if !c.RootCAs.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("no certificate in %s", o.cacert)
+	}
+	return c, nil
+}
+
+func jsonOrText(b []byte) any {
+	var v any
+	if json.Unmarshal(b, &v) == nil {
+		return v
+	}
+	return string(b)
+}
+
+func tcpCommand() *cobra.Command { return lineCommand("tcp") }
+func udpCommand() *cobra.Command { return lineCommand("udp") }
+
+// lineCommand sends a line and wants one back: a connection alone proves
+// nothing, as a proxy accepts it before it has reached anybody.
+func lineCommand(network string) *cobra.Command {
+	return clientCommand(network+" HOST:PORT...", "send a line by "+network+" and wait for the answer", func(ctx context.Context, o *clientOptions, addr string) result {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return failure(err)
+		}
+		defer c.Close()
+		if d, ok := ctx.Deadline(); ok {
+			_ = c.SetDeadline(d)
+		}
+		if _, err := io.WriteString(c, o.line+"\n"); err != nil {
+			return failure(err)
+		}
+		got, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil {
+			return failure(err)
+		}
+		return result{OK: true, Body: strings.TrimSpace(got)}
+	})
+}
+
+func grpcCommand() *cobra.Command {
+	return clientCommand("grpc HOST:PORT...", "call the echo service", func(ctx context.Context, o *clientOptions, addr string) result {
+		opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+		if o.host != "" {
+			opts = append(opts, grpc.WithAuthority(o.host))
+		}
+		c, err := grpc.NewClient("passthrough:///"+addr, opts...)
+		if err != nil {
+			return failure(err)
+		}
+		defer c.Close()
+		in := &structpb.Struct{Fields: map[string]*structpb.Value{"line": structpb.NewStringValue(o.line)}}
+		out := &structpb.Struct{}
+		if err := c.Invoke(ctx, echoMethod, in, out); err != nil {
+			return failure(err)
+		}
+		return result{OK: true, Body: out.AsMap()}
+	})
+}
+
+func wsCommand() *cobra.Command {
+	return clientCommand("ws URL...", "echo a line over a WebSocket", func(ctx context.Context, o *clientOptions, url string) result {
+		c, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Host: o.host})
+		if err != nil {
+			return failure(err)
+		}
+		defer func() { _ = c.CloseNow() }()
+		if err := c.Write(ctx, websocket.MessageText, []byte(o.line)); err != nil {
+			return failure(err)
+		}
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			return failure(err)
+		}
+		return result{OK: true, Body: string(b)}
+	})
+}
