@@ -12,6 +12,7 @@ package topology
 import (
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -80,6 +81,11 @@ type Config struct {
 	EgressGateway *Gateway `json:"egressGateway,omitempty"`
 	// Allowance is everything that may flow; empty means no restriction.
 	Allowance []Flow `json:"allowance,omitempty"`
+	// Bypass lists destinations that pods reach without their proxy. The
+	// allowance has a Flow for each, and injection excludes it from interception.
+	Bypass []Bypass `json:"bypass,omitempty"`
+	// Injection is how pods of members get their proxy.
+	Injection Injection `json:"injection,omitzero"`
 }
 
 // Gateway names a gateway's Service, the pods behind it and its identity.
@@ -121,6 +127,47 @@ type Port struct {
 	Protocol string `json:"protocol"` // TCP or UDP
 	Number   int    `json:"number,omitempty"`
 	End      int    `json:"end,omitempty"`
+}
+
+// Bypass lets pods reach addresses without their proxy (spec.egress.bypass).
+type Bypass struct {
+	// Name that the user gave the entry; for messages only.
+	Name string `json:"name,omitempty"`
+	// Namespaces and Pods select the pods, both together; nil selects all of the members'.
+	Namespaces *metav1.LabelSelector `json:"namespaces,omitempty"`
+	Pods       *metav1.LabelSelector `json:"pods,omitempty"`
+	// CIDR of the destinations.
+	CIDR string `json:"cidr"`
+	// Ports of the destinations; empty means every port.
+	Ports []int `json:"ports,omitempty"`
+}
+
+// InjectionPolicy says which pods of member namespaces get a proxy unasked.
+type InjectionPolicy string
+
+// The two injection policies of spec.members.injection.
+const (
+	// InjectLabelled needs a label on the namespace or on the pod, as in Istio.
+	InjectLabelled InjectionPolicy = "Labelled"
+	// InjectAll gives every pod of a member namespace a proxy unless it opts out.
+	InjectAll InjectionPolicy = "All"
+)
+
+// Injection is what the webhook renders into pods. Zero values mean the defaults
+// of the revision.
+type Injection struct {
+	// Policy; empty means InjectLabelled.
+	Policy InjectionPolicy `json:"policy,omitempty"`
+	// Image of proxy and init container.
+	Image string `json:"image,omitempty"`
+	// PullPolicy of Image; empty leaves it to Kubernetes.
+	PullPolicy corev1.PullPolicy `json:"pullPolicy,omitempty"`
+	// PullSecrets are added to the pods; they must exist in the pods' namespaces.
+	PullSecrets []string `json:"pullSecrets,omitempty"`
+	// Resources of the proxy container.
+	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
+	// LogLevel of the proxy, as Envoy names levels.
+	LogLevel string `json:"logLevel,omitempty"`
 }
 
 // ConfigMapName is where the Config of the named topology lives.
