@@ -16,7 +16,6 @@ import (
 	_ "github.com/hashicorp/go-immutable-radix/v2"
 	_ "github.com/prometheus/client_golang/prometheus"
 	_ "github.com/spf13/cobra"
-	_ "github.com/spiffe/go-spiffe/v2/spiffeid"
 	_ "github.com/vishvananda/netlink"
 	_ "golang.org/x/net/http2"
 	_ "golang.org/x/sync/errgroup"
