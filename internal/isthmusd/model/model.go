@@ -19,6 +19,12 @@ type Key struct{ Namespace, Name string }
 
 func (k Key) String() string { return k.Namespace + "/" + k.Name }
 
+// Kinds of objects that declare services.
+const (
+	KindService      = "Service"
+	KindServiceEntry = "ServiceEntry"
+)
+
 // Meta is what every configuration object has. Created orders objects that
 // compete (the oldest wins, then by name, as in Istio).
 type Meta struct {
@@ -180,6 +186,12 @@ type Workload struct {
 	Ready   bool
 	// HostNetwork pods are never proxied by address.
 	HostNetwork bool
+}
+
+// Node is a Kubernetes node as far as locality needs it.
+type Node struct {
+	Name     string
+	Locality string // region/zone/subzone
 }
 
 // Namespace with its labels.

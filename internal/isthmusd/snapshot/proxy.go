@@ -1,0 +1,149 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+)
+
+// AttributeKind is a kind of question about the proxy.
+type AttributeKind uint8
+
+// The questions that can be asked about a proxy. Nothing else of it may shape a
+// resource: proxies with equal answers share the bytes.
+const (
+	AttributeType AttributeKind = iota
+	AttributeNamespace
+	AttributeLabel
+	AttributeMatches
+	AttributeLocality
+	AttributeNetwork
+	AttributeNode
+	AttributeInterception
+	AttributeIPv4
+	AttributeIPv6
+	AttributeServiceAccount
+	AttributeDelta
+)
+
+// Value answers the question for a proxy.
+func (a Attribute) Value(p *model.Proxy) string {
+	switch a.Kind {
+	case AttributeType:
+		return p.Type
+	case AttributeNamespace:
+		return p.Namespace
+	case AttributeLabel:
+		return p.Labels[a.Key]
+	case AttributeMatches:
+		return strconv.FormatBool(Matches(parseSelector(a.Key), p.Labels))
+	case AttributeLocality:
+		return p.Locality
+	case AttributeNetwork:
+		return p.Network
+	case AttributeNode:
+		return p.Node
+	case AttributeInterception:
+		return p.Interception
+	case AttributeIPv4:
+		return strconv.FormatBool(hasIPv4(p))
+	case AttributeIPv6:
+		return strconv.FormatBool(hasIPv6(p))
+	case AttributeServiceAccount:
+		return p.ServiceAccount
+	case AttributeDelta:
+		return strconv.FormatBool(p.Delta)
+	}
+	return ""
+}
+
+// canonical writes a selector so that equal selectors are equal strings.
+func canonical(selector map[string]string) string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(selector)) {
+		b.WriteString(k + "=" + selector[k] + ",")
+	}
+	return b.String()
+}
+
+// parseSelector reads what canonical wrote; labels hold neither = nor commas.
+func parseSelector(s string) map[string]string {
+	out := map[string]string{}
+	for pair := range strings.SplitSeq(strings.TrimSuffix(s, ","), ",") {
+		if k, v, ok := strings.Cut(pair, "="); ok {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// hasIPv4 is true also for a proxy whose addresses nobody knows.
+func hasIPv4(p *model.Proxy) bool {
+	for _, ip := range p.IPs {
+		if ip.Unmap().Is4() {
+			return true
+		}
+	}
+	return len(p.IPs) == 0
+}
+
+func hasIPv6(p *model.Proxy) bool {
+	for _, ip := range p.IPs {
+		if !ip.Unmap().Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *View) ask(k AttributeKind, key string) string {
+	a := Attribute{k, key}
+	value := a.Value(v.p)
+	v.rec.attribute(a, value)
+	return value
+}
+
+// ProxyType is "sidecar" or "router".
+func (v *View) ProxyType() string { return v.ask(AttributeType, "") }
+
+// ProxyNamespace is the namespace of the proxy's pod.
+func (v *View) ProxyNamespace() string { return v.ask(AttributeNamespace, "") }
+
+// ProxyLabel is the value of one label of the proxy's pod, "" without it.
+func (v *View) ProxyLabel(key string) string { return v.ask(AttributeLabel, key) }
+
+// ProxyMatches tells whether the pod's labels satisfy a selector; an empty one
+// matches all. Only the answer is recorded, not the labels.
+func (v *View) ProxyMatches(selector map[string]string) bool {
+	return len(selector) == 0 || v.ask(AttributeMatches, canonical(selector)) == "true"
+}
+
+// Locality of the proxy as region/zone/subzone.
+func (v *View) Locality() string { return v.ask(AttributeLocality, "") }
+
+// Network of the proxy.
+func (v *View) Network() string { return v.ask(AttributeNetwork, "") }
+
+// NodeName is the Kubernetes node of the proxy's pod.
+func (v *View) NodeName() string { return v.ask(AttributeNode, "") }
+
+// Interception is REDIRECT, TPROXY or NONE.
+func (v *View) Interception() string { return v.ask(AttributeInterception, "") }
+
+// IPv4 tells whether the proxy has an IPv4 address.
+func (v *View) IPv4() bool { return v.ask(AttributeIPv4, "") == "true" }
+
+// IPv6 tells whether the proxy has an IPv6 address.
+func (v *View) IPv6() bool { return v.ask(AttributeIPv6, "") == "true" }
+
+// ServiceAccount of the proxy's pod.
+func (v *View) ServiceAccount() string { return v.ask(AttributeServiceAccount, "") }
+
+// Delta tells whether the proxy speaks delta xDS.
+func (v *View) Delta() bool { return v.ask(AttributeDelta, "") == "true" }

@@ -1,0 +1,180 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"bytes"
+	"maps"
+	"reflect"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+)
+
+// tables are the contents of a Snapshot.
+type tables struct {
+	services            table[*model.Service]
+	rows                table[*endpointRow]
+	endpoints           table[*endpointSet]
+	summaries           table[*summaryRow]
+	pods                table[*model.Workload]
+	workloads           table[*model.Workload]
+	nodes               table[*model.Node]
+	namespaces          table[*model.Namespace]
+	secrets             table[*model.Secret]
+	virtualServices     table[*model.VirtualService]
+	destinationRules    table[*model.DestinationRule]
+	gateways            table[*model.Gateway]
+	sidecars            table[*model.Sidecar]
+	peerAuthentications table[*model.PeerAuthentication]
+}
+
+func newTables() tables {
+	return tables{
+		services:   newTable(serviceSchema()),
+		rows:       newTable(rowSchema()),
+		endpoints:  newTable(endpointSchema()),
+		summaries:  newTable(summarySchema()),
+		pods:       newTable(workloadSchema(podsTable)),
+		workloads:  newTable(workloadSchema(Workloads)),
+		nodes:      newTable(nodeSchema()),
+		namespaces: newTable(namespaceSchema()),
+		secrets:    newTable(secretSchema()),
+		virtualServices: newTable(configSchema(VirtualServices,
+			func(v *model.VirtualService) object { return object{&v.Meta, v.Spec} },
+			indexer[*model.VirtualService]{ByHost, func(v *model.VirtualService) []string { return unique(v.Spec.GetHosts()) }})),
+		destinationRules: newTable(configSchema(DestinationRules,
+			func(v *model.DestinationRule) object { return object{&v.Meta, v.Spec} },
+			indexer[*model.DestinationRule]{ByHost, func(v *model.DestinationRule) []string { return []string{v.Spec.GetHost()} }})),
+		gateways: newTable(configSchema(Gateways,
+			func(v *model.Gateway) object { return object{&v.Meta, v.Spec} })),
+		sidecars: newTable(configSchema(Sidecars,
+			func(v *model.Sidecar) object { return object{&v.Meta, v.Spec} })),
+		peerAuthentications: newTable(configSchema(PeerAuthentications,
+			func(v *model.PeerAuthentication) object { return object{&v.Meta, v.Spec} })),
+	}
+}
+
+// object is what all configuration kinds have in common.
+type object struct {
+	meta *model.Meta
+	spec proto.Message
+}
+
+// configSchema is the schema of a kind of configuration: by key, all of them
+// and by namespace, oldest first.
+func configSchema[T any](t Table, of func(T) object, more ...indexer[T]) *schema[T] {
+	return &schema[T]{
+		table: t,
+		key:   func(v T) string { return of(v).meta.Key.String() },
+		order: func(v T) string {
+			m := of(v).meta
+			return age(m.Created) + m.Namespace + sep + m.Name
+		},
+		equal: func(a, b T) bool {
+			x, y := of(a), of(b)
+			return sameMeta(x.meta, y.meta) && proto.Equal(x.spec, y.spec)
+		},
+		indexes: append([]indexer[T]{
+			{All, everywhere[T]},
+			{ByNamespace, func(v T) []string { return []string{of(v).meta.Namespace} }},
+		}, more...),
+	}
+}
+
+// sameMeta ignores the resource version: a write that changed only status or
+// annotations is not a change for us.
+func sameMeta(a, b *model.Meta) bool {
+	return a.Key == b.Key && a.Kind == b.Kind && a.Created.Equal(b.Created) && maps.Equal(a.Labels, b.Labels)
+}
+
+func everywhere[T any](T) []string { return []string{""} }
+
+func unique(ss []string) []string {
+	out := slices.Clone(ss)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func serviceKey(k model.ServiceKey) string { return k.Namespace + "/" + k.Host }
+
+func serviceSchema() *schema[*model.Service] {
+	return &schema[*model.Service]{
+		table: Services,
+		key:   func(s *model.Service) string { return serviceKey(s.ServiceKey) },
+		order: func(s *model.Service) string { return age(s.Object.Created) + s.Namespace + sep + s.Host },
+		equal: func(a, b *model.Service) bool {
+			if !sameMeta(&a.Object, &b.Object) {
+				return false
+			}
+			x, y := *a, *b
+			x.Object, y.Object = model.Meta{}, model.Meta{}
+			return reflect.DeepEqual(&x, &y)
+		},
+		indexes: []indexer[*model.Service]{
+			{All, everywhere[*model.Service]},
+			{ByNamespace, func(s *model.Service) []string { return []string{s.Namespace} }},
+			{ByHost, func(s *model.Service) []string { return []string{s.Host} }},
+			{Selecting, func(s *model.Service) []string {
+				if len(s.Selector) == 0 {
+					return nil
+				}
+				return []string{s.Namespace}
+			}},
+		},
+	}
+}
+
+func workloadSchema(t Table) *schema[*model.Workload] {
+	return &schema[*model.Workload]{
+		table: t,
+		key:   func(w *model.Workload) string { return w.Key.String() },
+		equal: func(a, b *model.Workload) bool { return reflect.DeepEqual(a, b) },
+		indexes: []indexer[*model.Workload]{
+			{All, everywhere[*model.Workload]},
+			{ByNamespace, func(w *model.Workload) []string { return []string{w.Namespace} }},
+			{byNode, func(w *model.Workload) []string { return []string{w.Node} }},
+			{ByIP, func(w *model.Workload) []string {
+				if w.HostNetwork {
+					return nil
+				}
+				ips := make([]string, len(w.IPs))
+				for i, ip := range w.IPs {
+					ips[i] = ip.String()
+				}
+				return unique(ips)
+			}},
+		},
+	}
+}
+
+func nodeSchema() *schema[*model.Node] {
+	return &schema[*model.Node]{
+		table: nodesTable,
+		key:   func(n *model.Node) string { return n.Name },
+		equal: func(a, b *model.Node) bool { return *a == *b },
+	}
+}
+
+func namespaceSchema() *schema[*model.Namespace] {
+	return &schema[*model.Namespace]{
+		table:   Namespaces,
+		key:     func(n *model.Namespace) string { return n.Name },
+		equal:   func(a, b *model.Namespace) bool { return a.Name == b.Name && maps.Equal(a.Labels, b.Labels) },
+		indexes: []indexer[*model.Namespace]{{All, everywhere[*model.Namespace]}},
+	}
+}
+
+func secretSchema() *schema[*model.Secret] {
+	return &schema[*model.Secret]{
+		table: Secrets,
+		key:   func(s *model.Secret) string { return s.Key.String() },
+		equal: func(a, b *model.Secret) bool {
+			return a.Key == b.Key && bytes.Equal(a.Cert, b.Cert) &&
+				bytes.Equal(a.PrivateKey, b.PrivateKey) && bytes.Equal(a.CA, b.CA)
+		},
+	}
+}
