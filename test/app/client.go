@@ -20,7 +20,6 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -136,12 +135,12 @@ func (o *clientOptions) transport(secure bool) (http.RoundTripper, error) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}
+	t := &http.Transport{DialContext: dial, TLSClientConfig: conf, DisableKeepAlives: !o.http2, ForceAttemptHTTP2: o.http2}
 	if o.http2 && !secure {
-		return &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-			return dial(ctx, network, addr)
-		}}, nil
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
 	}
-	return &http.Transport{DialContext: dial, TLSClientConfig: conf, DisableKeepAlives: true, ForceAttemptHTTP2: o.http2}, nil
+	return t, nil
 }
 
 func (o *clientOptions) tls() (*tls.Config, error) {
@@ -219,7 +218,7 @@ func grpcCommand() *cobra.Command {
 
 func wsCommand() *cobra.Command {
 	return clientCommand("ws URL...", "echo a line over a WebSocket", func(ctx context.Context, o *clientOptions, url string) result {
-		c, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Host: o.host})
+		c, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Host: o.host}) //nolint:bodyclose // the library closes it
 		if err != nil {
 			return failure(err)
 		}

@@ -5,12 +5,18 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -20,6 +26,7 @@ import (
 // serveOptions says where to listen; an empty list leaves that protocol out.
 type serveOptions struct {
 	name, bind, cert, key, log string
+	selfSigned                 string
 	http, https, tcp, udp      []string
 	grpc                       []string
 }
@@ -37,6 +44,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.bind, "bind", "", "address put before ports given as :PORT")
 	f.StringVar(&o.cert, "cert", "", "certificate file for --https")
 	f.StringVar(&o.key, "key", "", "key file for --https")
+	f.StringVar(&o.selfSigned, "self-signed", "", "DNS name to make a certificate for, instead of --cert and --key")
 	f.StringVar(&o.log, "log", "", "file that gets the log as well as stdout")
 	f.StringSliceVar(&o.http, "http", nil, "HTTP/1.1, h2c and WebSocket (/ws) addresses")
 	f.StringSliceVar(&o.https, "https", nil, "HTTPS addresses")
@@ -76,8 +84,8 @@ func serve(ctx context.Context, o *serveOptions) error {
 	var pair tls.Certificate
 	if len(o.https) > 0 {
 		var err error
-		if pair, err = tls.LoadX509KeyPair(o.cert, o.key); err != nil {
-			return fmt.Errorf("load --cert and --key: %w", err)
+		if pair, err = o.certificate(); err != nil {
+			return err
 		}
 	}
 	steps := []struct {
@@ -100,6 +108,28 @@ func serve(ctx context.Context, o *serveOptions) error {
 		g.Go(func() error { return run(ctx) })
 	}
 	return g.Wait()
+}
+
+// certificate loads the pair of --cert and --key, or makes one for --self-signed.
+func (o *serveOptions) certificate() (tls.Certificate, error) {
+	if o.selfSigned == "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return pair, fmt.Errorf("load --cert and --key: %w", err)
+		}
+		return pair, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	now := time.Now()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), DNSNames: []string{o.selfSigned}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("self-sign: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
 type server struct {

@@ -1,0 +1,237 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package journey
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/isthmus-mesh/isthmus/test/kube"
+)
+
+// TopologyKind is the kind of the one object that a person edits.
+var TopologyKind = schema.GroupVersionKind{Group: "isthmus.dev", Version: "v1alpha1", Kind: "MeshTopology"}
+
+// Options say which cluster to use.
+type Options struct {
+	// Cluster is auto, embedded, kind or current. Auto takes kind where a Docker
+	// engine answers, else the embedded cluster.
+	Cluster string
+	// Root of the repository.
+	Root string
+	// Progress is told each step before it begins.
+	Progress func(step string)
+}
+
+// Start brings a cluster up, installs the operator and applies a MeshTopology
+// of IngressOnly. The function that it returns takes down what Start brought up;
+// it is never nil.
+func Start(ctx context.Context, o Options) (*Env, func() error, error) {
+	nothing := func() error { return nil }
+	world, err := o.world(ctx)
+	if err != nil {
+		return nil, nothing, err
+	}
+	o.Progress("starting the cluster (" + world.name() + ")")
+	kubeconfig, err := world.up(ctx)
+	if err != nil {
+		return nil, world.down, err
+	}
+	k, err := kube.New(kubeconfig)
+	if err != nil {
+		return nil, world.down, err
+	}
+	e := &Env{Kube: k, Namespace: "isthmus-system"}
+	o.Progress("installing the operator")
+	manifest, err := exec.CommandContext(ctx, filepath.Join(o.Root, "bin/operator"), "manifests").Output()
+	if err != nil {
+		return nil, world.down, fmt.Errorf("operator manifests: %w", err)
+	}
+	if err := k.Apply(ctx, string(manifest)); err != nil {
+		return nil, world.down, err
+	}
+	if err := k.PodsReady(ctx, "isthmus-operator", 60*time.Second); err != nil {
+		return nil, world.down, err
+	}
+	if e.Outside, err = world.outside(ctx, e); err != nil {
+		return nil, world.down, err
+	}
+	scene := e.Outside.Scene()
+	o.Progress("applying a MeshTopology: " + IngressOnly)
+	if err := k.Apply(ctx, scene.Topology(IngressOnly)); err != nil {
+		return nil, world.down, err
+	}
+	if err := e.awaitTopology(ctx, IngressOnly); err != nil {
+		return nil, world.down, err
+	}
+	o.Progress("starting the services and those who call them")
+	if err := k.Apply(ctx, scene.Manifest()); err != nil {
+		return nil, world.down, err
+	}
+	for _, ns := range []string{Shop, Strangers} {
+		if err := k.PodsReady(ctx, ns, 120*time.Second); err != nil {
+			return nil, world.down, err
+		}
+	}
+	return e, world.down, nil
+}
+
+// SwitchTo edits the one field and waits until the operator says that it holds.
+func (e *Env) SwitchTo(ctx context.Context, topology string) error {
+	ri, err := e.Kube.Resource(ctx, TopologyKind, "")
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"topology": topology}})
+	if err != nil {
+		return err
+	}
+	if _, err := ri.Patch(ctx, "default", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("edit spec.topology: %w", err)
+	}
+	return e.awaitTopology(ctx, topology)
+}
+
+// awaitTopology waits until the object says Ready for this generation and this
+// topology, and notes the ingress gateway's address.
+func (e *Env) awaitTopology(ctx context.Context, topology string) error {
+	return e.Kube.Await(ctx, TopologyKind, "", "default", 3*time.Minute, func(o *unstructured.Unstructured) (bool, string) {
+		active, _, _ := unstructured.NestedString(o.Object, "status", "topology")
+		seen, _, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration")
+		ready, reason, message := kube.Condition(o, "Ready")
+		if gws, _, _ := unstructured.NestedSlice(o.Object, "status", "gateways"); len(gws) > 0 {
+			if m, ok := gws[0].(map[string]any); ok {
+				e.Ingress, _ = m["address"].(string)
+			}
+		}
+		done := active == topology && seen == o.GetGeneration() && ready == "True" && e.Ingress != ""
+		return done, fmt.Sprintf("active %s, Ready=%s %s: %s, ingress address %q", active, ready, reason, message, e.Ingress)
+	})
+}
+
+// world is a place where a cluster comes from.
+type world interface {
+	name() string
+	// up returns the path of the kubeconfig; "" is the user's own.
+	up(context.Context) (string, error)
+	outside(context.Context, *Env) (Outside, error)
+	down() error
+}
+
+func (o Options) world(ctx context.Context) (world, error) {
+	kind := o.Cluster
+	if kind == "auto" {
+		kind = "embedded"
+		if exec.CommandContext(ctx, "docker", "info").Run() == nil && exec.CommandContext(ctx, "kind", "version").Run() == nil {
+			kind = "kind"
+		}
+	}
+	switch kind {
+	case "embedded":
+		return &embeddedWorld{embedded{root: o.Root}}, nil
+	case "kind":
+		return &kindWorld{root: o.Root}, nil
+	case "current":
+		return currentWorld{}, nil
+	}
+	return nil, fmt.Errorf("there is no cluster %q: want auto, embedded, kind or current", o.Cluster)
+}
+
+// imageArchives lists what "make images" wrote.
+func imageArchives(root string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(root, "bin/images/*.tar"))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("no images in %s/bin/images: run make images", root)
+	}
+	return files, err
+}
+
+// embeddedWorld is the project's own single-node cluster.
+type embeddedWorld struct{ embedded }
+
+func (w *embeddedWorld) name() string { return "embedded" }
+
+func (w *embeddedWorld) up(ctx context.Context) (string, error) {
+	if _, err := w.devcluster(ctx, "up"); err != nil {
+		return "", err
+	}
+	files, err := imageArchives(w.root)
+	if err != nil {
+		return "", err
+	}
+	if _, err := w.devcluster(ctx, append([]string{"load"}, files...)...); err != nil {
+		return "", err
+	}
+	return filepath.Join(w.root, ".cluster/kubeconfig"), nil
+}
+
+func (w *embeddedWorld) outside(context.Context, *Env) (Outside, error) { return w.embedded, nil }
+
+func (w *embeddedWorld) down() error {
+	_, err := w.devcluster(context.Background(), "down")
+	return err
+}
+
+// kindWorld is a cluster made by kind, on a machine with a Docker engine.
+type kindWorld struct{ root string }
+
+const kindName = "isthmus-demo"
+
+func (w *kindWorld) name() string { return "kind" }
+
+func (w *kindWorld) kubeconfig() string { return filepath.Join(w.root, ".cluster/kind.kubeconfig") }
+
+func (w *kindWorld) up(ctx context.Context) (string, error) {
+	if err := os.MkdirAll(filepath.Dir(w.kubeconfig()), 0o755); err != nil {
+		return "", err
+	}
+	if err := loudly(ctx, "kind", "create", "cluster", "--name", kindName, "--kubeconfig", w.kubeconfig(), "--wait", "2m"); err != nil {
+		return "", err
+	}
+	files, err := imageArchives(w.root)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if err := loudly(ctx, "kind", "load", "image-archive", f, "--name", kindName); err != nil {
+			return "", err
+		}
+	}
+	return w.kubeconfig(), nil
+}
+
+func (w *kindWorld) outside(ctx context.Context, e *Env) (Outside, error) { return startPods(ctx, e) }
+
+func (w *kindWorld) down() error {
+	return loudly(context.Background(), "kind", "delete", "cluster", "--name", kindName)
+}
+
+// loudly runs a command whose own progress the person should see.
+func loudly(ctx context.Context, name string, args ...string) error {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", name, args[0], err)
+	}
+	return nil
+}
+
+// currentWorld is the cluster of the current kubeconfig; its nodes must be able
+// to get the images. Nothing is taken down but what the journey applied.
+type currentWorld struct{}
+
+func (currentWorld) name() string                                         { return "current kubeconfig" }
+func (currentWorld) up(context.Context) (string, error)                   { return "", nil }
+func (currentWorld) outside(ctx context.Context, e *Env) (Outside, error) { return startPods(ctx, e) }
+func (currentWorld) down() error                                          { return nil }
