@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +31,10 @@ type Options struct {
 	Cluster string
 	// Root of the repository.
 	Root string
+	// Name and Index of the embedded cluster, so that two can run side by side;
+	// empty and 0 are the defaults of devcluster.
+	Name  string
+	Index int
 	// Progress is told each step before it begins.
 	Progress func(step string)
 }
@@ -139,7 +144,7 @@ func (o Options) world(ctx context.Context) (world, error) {
 	}
 	switch kind {
 	case "embedded":
-		return &embeddedWorld{embedded{root: o.Root}}, nil
+		return &embeddedWorld{newEmbedded(o)}, nil
 	case "kind":
 		return &kindWorld{root: o.Root}, nil
 	case "current":
@@ -163,7 +168,7 @@ type embeddedWorld struct{ embedded }
 func (w *embeddedWorld) name() string { return "embedded" }
 
 func (w *embeddedWorld) up(ctx context.Context) (string, error) {
-	if _, err := w.devcluster(ctx, "up"); err != nil {
+	if _, err := w.devcluster(ctx, "up", "--index", strconv.Itoa(w.index), "--kubeconfig", w.kubeconfig()); err != nil {
 		return "", err
 	}
 	files, err := imageArchives(w.root)
@@ -173,7 +178,14 @@ func (w *embeddedWorld) up(ctx context.Context) (string, error) {
 	if _, err := w.devcluster(ctx, append([]string{"load"}, files...)...); err != nil {
 		return "", err
 	}
-	return filepath.Join(w.root, ".cluster/kubeconfig"), nil
+	return w.kubeconfig(), nil
+}
+
+func (w *embeddedWorld) kubeconfig() string {
+	if w.cluster == defaultCluster {
+		return filepath.Join(w.root, ".cluster/kubeconfig")
+	}
+	return filepath.Join(w.root, ".cluster", w.cluster+".kubeconfig")
 }
 
 func (w *embeddedWorld) outside(context.Context, *Env) (Outside, error) { return w.embedded, nil }

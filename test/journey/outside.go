@@ -20,10 +20,23 @@ var addresses = map[string]string{allowed: "203.0.113.10", other: "203.0.113.20"
 
 // embedded is the outside of the embedded cluster: a network namespace of its own.
 type embedded struct {
-	root string
+	root    string
+	cluster string
+	index   int
+}
+
+// defaultCluster is the name that devcluster uses unless told.
+const defaultCluster = "kube"
+
+func newEmbedded(o Options) embedded {
+	if o.Name == "" {
+		o.Name = defaultCluster
+	}
+	return embedded{root: o.Root, cluster: o.Name, index: o.Index}
 }
 
 func (o embedded) devcluster(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{args[0], "--name", o.cluster}, args[1:]...)
 	c := exec.CommandContext(ctx, filepath.Join(o.root, "bin/devcluster"), args...)
 	c.Dir = o.root
 	out, err := c.Output()
