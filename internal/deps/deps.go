@@ -7,11 +7,9 @@ package deps
 import (
 	_ "github.com/coder/websocket"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	_ "github.com/evanphx/json-patch/v5"
 	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	_ "github.com/fsnotify/fsnotify"
 	_ "github.com/go-logr/logr"
-	_ "github.com/google/go-cmp/cmp"
 	_ "github.com/prometheus/client_golang/prometheus"
 	_ "golang.org/x/net/http2"
 	_ "golang.org/x/sync/errgroup"
@@ -19,10 +17,8 @@ import (
 	_ "google.golang.org/grpc"
 	_ "helm.sh/helm/v3/pkg/engine"
 	_ "istio.io/client-go/pkg/clientset/versioned"
-	_ "k8s.io/api/core/v1"
 	_ "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	_ "k8s.io/client-go/kubernetes"
 	_ "sigs.k8s.io/controller-runtime"
 	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
-	_ "sigs.k8s.io/yaml"
 )
