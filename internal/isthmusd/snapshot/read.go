@@ -121,7 +121,7 @@ func (r *Record) Reads() []Read { return slices.Collect(maps.Keys(r.reads)) }
 // Attributes that were asked for, sorted, and their values in the same order.
 // A builder gives the same result for every proxy with these values.
 func (r *Record) Attributes() ([]Attribute, []string) {
-	as := slices.SortedFunc(maps.Keys(r.attributes), compareAttributes)
+	as := slices.SortedFunc(maps.Keys(r.attributes), CompareAttributes)
 	values := make([]string, len(as))
 	for i, a := range as {
 		values[i] = r.attributes[a]
@@ -129,7 +129,8 @@ func (r *Record) Attributes() ([]Attribute, []string) {
 	return as, values
 }
 
-func compareAttributes(a, b Attribute) int {
+// CompareAttributes orders attributes as Record.Attributes does.
+func CompareAttributes(a, b Attribute) int {
 	if a.Kind != b.Kind {
 		return int(a.Kind) - int(b.Kind)
 	}

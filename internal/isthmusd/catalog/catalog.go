@@ -1,0 +1,291 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package catalog keeps what every proxy should have, built once for all
+// proxies that get the same bytes.
+//
+//	item      a resource by type and name, or the list of a type's names
+//	variant   an item as built for proxies with certain attributes; it knows
+//	          what was read (to be rebuilt) and which attributes (to be shared)
+//	class     proxies for which every item has the same variant: one State
+//
+// Update takes a commit: the variants that read something changed are built
+// again, classes that use them get a new State, everything else keeps its
+// pointers. State finds a proxy's class by its attributes; a class nobody asked
+// for before is built then, once however many ask.
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+)
+
+// Builder translates. It must be a pure function of what it reads through the
+// View; the View is for one call only.
+type Builder interface {
+	// Names lists the resources of a type that the proxy should have.
+	Names(v *snapshot.View, t resource.Type) ([]string, error)
+	// Build makes one of them; a nil message means that there is no such
+	// resource. For clusters of type EDS it tells the EDS names.
+	Build(v *snapshot.View, t resource.Type, name string) (proto.Message, []string, error)
+}
+
+// ErrNotReady is returned until every source of configuration has synced.
+var ErrNotReady = errors.New("configuration has not synced yet")
+
+// A class that no stream asked for is let go when it was passed over in so many
+// rounds and for so long.
+const (
+	idleRounds = 16
+	idleTime   = 2 * time.Minute
+)
+
+// Options of a Catalog.
+type Options struct {
+	Builder Builder
+	Log     *slog.Logger
+	Metrics *Metrics
+	// Now is the clock; time.Now but in tests.
+	Now func() time.Time
+}
+
+// Catalog implements xds.Source.
+type Catalog struct {
+	Options
+	// published is what State reads without a lock; nil until the first Update.
+	published atomic.Pointer[published]
+	// round counts the times that watchers were told.
+	round atomic.Uint64
+
+	watch    sync.Mutex
+	watchers map[chan<- struct{}]struct{}
+
+	// mu guards all below: one Update or new class at a time.
+	mu       sync.Mutex
+	snap     *snapshot.Snapshot
+	families map[item]*family
+	byRead   map[snapshot.Read]map[*variant]struct{}
+	classes  map[*class]struct{}
+	sets     map[uint64]*resource.Set
+	problems map[item]error
+}
+
+// New returns an empty Catalog, which is ready after its first Update.
+func New(o Options) *Catalog {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	return &Catalog{
+		Options:  o,
+		watchers: map[chan<- struct{}]struct{}{},
+		families: map[item]*family{},
+		byRead:   map[snapshot.Read]map[*variant]struct{}{},
+		classes:  map[*class]struct{}{},
+		sets:     map[uint64]*resource.Set{},
+		problems: map[item]error{},
+	}
+}
+
+// Ready is false until the first Update.
+func (c *Catalog) Ready() bool { return c.published.Load() != nil }
+
+// Watch sends to notify, without blocking, after each change of some State. The
+// channel should have room for one.
+func (c *Catalog) Watch(notify chan<- struct{}) (stop func()) {
+	c.watch.Lock()
+	defer c.watch.Unlock()
+	c.watchers[notify] = struct{}{}
+	return func() {
+		c.watch.Lock()
+		defer c.watch.Unlock()
+		delete(c.watchers, notify)
+	}
+}
+
+func (c *Catalog) tellWatchers() {
+	c.round.Add(1)
+	c.watch.Lock()
+	defer c.watch.Unlock()
+	for w := range c.watchers {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// State is what the proxy should have now. It's the same pointer for all
+// proxies of a class as long as nothing of it changed.
+func (c *Catalog) State(p *model.Proxy) (*resource.State, error) {
+	pub := c.published.Load()
+	if pub == nil {
+		return nil, ErrNotReady
+	}
+	if e := pub.find(p); e != nil {
+		e.class.touch(c)
+		return e.state, nil
+	}
+	return c.newClass(p)
+}
+
+// Update takes over a commit. Updates come from one goroutine, in order.
+func (c *Catalog) Update(s *snapshot.Snapshot, changes snapshot.Changes) {
+	start := c.Now()
+	c.mu.Lock()
+	c.snap = s
+	changed := c.rebuild(c.dirty(changes))
+	changed = c.dropIdle() || changed
+	c.publish()
+	c.mu.Unlock()
+	c.Metrics.Updates.Observe(c.Now().Sub(start).Seconds())
+	if changed {
+		c.tellWatchers()
+	}
+}
+
+// dirty takes out of the catalog the variants that read something changed.
+func (c *Catalog) dirty(changes snapshot.Changes) map[*variant]struct{} {
+	out := map[*variant]struct{}{}
+	for r := range changes {
+		for v := range c.byRead[r] {
+			out[v] = struct{}{}
+		}
+	}
+	for v := range out {
+		c.forget(v)
+	}
+	return out
+}
+
+// rebuild gives the users of dirty variants new ones, and tells whether any
+// class has another State or went.
+func (c *Catalog) rebuild(dirty map[*variant]struct{}) bool {
+	work := map[*class]map[*variant]struct{}{}
+	for v := range dirty {
+		for k := range v.users {
+			if work[k] == nil {
+				work[k] = map[*variant]struct{}{}
+			}
+			work[k][v] = struct{}{}
+		}
+	}
+	changed := false
+	for k, stale := range work {
+		if c.refresh(k, stale) {
+			changed = true
+		}
+	}
+	merged, stamped := c.mergeClasses(), c.stampEpoch()
+	return changed || merged || stamped
+}
+
+// stampEpoch gives classes whose resources did not change the new epoch.
+func (c *Catalog) stampEpoch() bool {
+	epoch, changed := c.snap.Config().Epoch, false
+	for k := range c.classes {
+		if k.state.Epoch != epoch {
+			next := *k.state
+			next.Epoch, next.Revision = epoch, c.snap.Revision()
+			k.state, changed = &next, true
+		}
+	}
+	return changed
+}
+
+// mergeClasses lets go of classes whose proxies another class serves as well,
+// since the attribute that parted them is not asked for any more.
+func (c *Catalog) mergeClasses() bool {
+	seen, changed := map[string]*class{}, false
+	for k := range c.classes {
+		id := k.identity()
+		if other := seen[id]; other != nil {
+			other.inherit(k)
+			c.drop(k)
+			changed = true
+			continue
+		}
+		seen[id] = k
+	}
+	return changed
+}
+
+func (c *Catalog) dropIdle() bool {
+	now, round, changed := c.Now(), c.round.Load(), false
+	for k := range c.classes {
+		if k.idle(round, now) {
+			c.drop(k)
+			changed = true
+		}
+	}
+	return changed
+}
+
+func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.published.Load().find(p); e != nil { // somebody was faster
+		e.class.touch(c)
+		return e.state, nil
+	}
+	k := newClass(p)
+	k.touch(c)
+	if err := c.fill(k); err != nil {
+		c.drop(k)
+		return nil, fmt.Errorf("build configuration of %s: %w", p.ID, err)
+	}
+	c.classes[k] = struct{}{}
+	state := k.state
+	c.publish()
+	return state, nil
+}
+
+// Problem is a resource that could not be built; proxies keep its last good
+// version, if there was one.
+type Problem struct {
+	Type  string `json:"type"`
+	Name  string `json:"name"`
+	Error string `json:"error"`
+}
+
+// Stats of the catalog, for people.
+type Stats struct {
+	Revision  uint64    `json:"revision"`
+	Classes   int       `json:"classes"`
+	Resources int       `json:"resources"`
+	Reads     int       `json:"reads"`
+	Problems  []Problem `json:"problems"`
+}
+
+// Stats tells what the catalog holds and what it could not build.
+func (c *Catalog) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := Stats{Classes: len(c.classes), Reads: len(c.byRead), Problems: []Problem{}}
+	if c.snap != nil {
+		out.Revision = c.snap.Revision()
+	}
+	for _, f := range c.families {
+		out.Resources += f.len()
+	}
+	for it, err := range c.problems {
+		out.Problems = append(out.Problems, Problem{it.kind.URL(), it.name, err.Error()})
+	}
+	sortProblems(out.Problems)
+	return out
+}
