@@ -16,6 +16,7 @@ var steps = [][]string{
 	{"go", "tool", "-modfile=tools/generate/go.mod", "controller-gen", "object:headerFile=test/generate/header.txt", "paths=./api/..."},
 	{"go", "tool", "-modfile=tools/generate/go.mod", "controller-gen", "crd", "paths=./api/...", "output:crd:artifacts:config=config/crd"},
 	{"go", "generate", "./charts/...", "./internal/operator/..."},
+	{"go", "run", "./docs/drawing"},
 }
 
 func main() {
