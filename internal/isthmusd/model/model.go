@@ -257,6 +257,8 @@ type Proxy struct {
 	EnvoyVersion string
 	// IstioVersion as claimed in node metadata; "" for our own agent.
 	IstioVersion string
+	// Ports maps the pod's container port names to numbers.
+	Ports map[string]uint32
 	// Delta is true for delta streams.
 	Delta bool
 }

@@ -30,6 +30,7 @@ const (
 	AttributeIPv6
 	AttributeServiceAccount
 	AttributeDelta
+	AttributePort
 )
 
 // Value answers the question for a proxy.
@@ -59,6 +60,8 @@ func (a Attribute) Value(p *model.Proxy) string {
 		return p.ServiceAccount
 	case AttributeDelta:
 		return strconv.FormatBool(p.Delta)
+	case AttributePort:
+		return strconv.Itoa(int(p.Ports[a.Key]))
 	}
 	return ""
 }
@@ -147,3 +150,12 @@ func (v *View) ServiceAccount() string { return v.ask(AttributeServiceAccount, "
 
 // Delta tells whether the proxy speaks delta xDS.
 func (v *View) Delta() bool { return v.ask(AttributeDelta, "") == "true" }
+
+// ProxyPort is the number of a named container port of the proxy's pod, or 0.
+func (v *View) ProxyPort(name string) uint32 {
+	n, err := strconv.ParseUint(v.ask(AttributePort, name), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}

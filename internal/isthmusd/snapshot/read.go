@@ -65,6 +65,10 @@ const (
 	Selecting
 	// ByIP finds workloads by address.
 	ByIP
+	// ByPort lists services by port number.
+	ByPort
+	// ByAddress lists services by virtual address.
+	ByAddress
 	byWorkload
 	byNode
 )

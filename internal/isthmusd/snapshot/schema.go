@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -124,8 +125,29 @@ func serviceSchema() *schema[*model.Service] {
 				}
 				return []string{s.Namespace}
 			}},
+			{ByPort, servicePorts},
+			{ByAddress, serviceAddresses},
 		},
 	}
+}
+
+func servicePorts(s *model.Service) []string {
+	out := make([]string, len(s.Ports))
+	for i, p := range s.Ports {
+		out[i] = strconv.Itoa(int(p.Number))
+	}
+	return unique(out)
+}
+
+// serviceAddresses leaves out ranges: nobody looks them up by one address.
+func serviceAddresses(s *model.Service) []string {
+	var out []string
+	for _, a := range s.Addresses {
+		if a.IsSingleIP() {
+			out = append(out, a.Addr().String())
+		}
+	}
+	return unique(out)
 }
 
 func workloadSchema(t Table) *schema[*model.Workload] {

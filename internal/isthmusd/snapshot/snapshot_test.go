@@ -226,6 +226,8 @@ func questions() []question {
 			func(v *View) any { return v.ServicesByHost(host) },
 			func(v *View) any { return v.ServicesByNamespace(ns) },
 			func(v *View) any { return v.ServicesSelecting(ns, map[string]string{"app": host}) },
+			func(v *View) any { return v.ServicesByPort(80) },
+			func(v *View) any { return v.ServicesByAddress(fmt.Sprintf("10.0.0.%d", i)) },
 			func(v *View) any { return v.Endpoints(key) },
 			func(v *View) any { return v.Summary(key) },
 			func(v *View) any { return v.VirtualServicesByHost(host) },

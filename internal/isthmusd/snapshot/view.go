@@ -6,6 +6,7 @@ package snapshot
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
@@ -63,6 +64,20 @@ func (v *View) ServicesByHost(host string) []*model.Service {
 func (v *View) ServicesByNamespace(ns string) []*model.Service {
 	v.rec.read(Services, ByNamespace, ns)
 	return v.s.services.list(ByNamespace, ns)
+}
+
+// ServicesByPort lists the services that have a port with this number, by age.
+func (v *View) ServicesByPort(port uint32) []*model.Service {
+	key := strconv.Itoa(int(port))
+	v.rec.read(Services, ByPort, key)
+	return v.s.services.list(ByPort, key)
+}
+
+// ServicesByAddress lists the services with this virtual address, by age;
+// ranges of addresses do not count.
+func (v *View) ServicesByAddress(ip string) []*model.Service {
+	v.rec.read(Services, ByAddress, ip)
+	return v.s.services.list(ByAddress, ip)
 }
 
 // ServicesSelecting lists the services of a namespace whose selector matches
