@@ -1,0 +1,131 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cluster"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
+)
+
+func kubectlCommand(w *where) *cobra.Command {
+	return &cobra.Command{
+		Use:                "kubectl [ARGS]",
+		Short:              "run kubectl on the cluster named kube, from here",
+		DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			bin, err := w.built(c.Context())
+			if err != nil {
+				return err
+			}
+			k := exec.CommandContext(c.Context(), filepath.Join(bin, "kubectl"), args...)
+			k.Env = os.Environ()
+			if os.Getenv("KUBECONFIG") == "" {
+				access, err := w.below("kubeconfig")
+				if err != nil {
+					return err
+				}
+				k.Env = append(k.Env, "KUBECONFIG="+access)
+			}
+			k.Stdin, k.Stdout, k.Stderr = os.Stdin, os.Stdout, os.Stderr
+			return k.Run() //nolint:wrapcheck // main takes the exit status from it
+		},
+	}
+}
+
+func execCommand(w *where) *cobra.Command {
+	outside := false
+	c := &cobra.Command{
+		Use:   "exec [--outside] -- COMMAND [ARGS]",
+		Short: "run a command on the node's network, or outside of the cluster",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := w.running()
+			if err != nil {
+				return err
+			}
+			place := cell.OnNode
+			if outside {
+				place = cell.Outside
+			}
+			cmd, err := command(s, args)
+			if err != nil {
+				return err
+			}
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+			return cell.Run(s, place, cmd) //nolint:wrapcheck // main takes the exit status from it
+		},
+	}
+	c.Flags().BoolVar(&outside, "outside", false, "beyond the router instead of on the node")
+	return c
+}
+
+// command finds the program among the cluster's before the machine's.
+func command(s spec.Cluster, args []string) (*exec.Cmd, error) {
+	program := s.Binary(args[0])
+	if _, err := os.Stat(program); err != nil || filepath.Base(args[0]) != args[0] {
+		if program, err = exec.LookPath(args[0]); err != nil {
+			return nil, fmt.Errorf("find command: %w", err)
+		}
+	}
+	program, err := filepath.Abs(program)
+	if err != nil {
+		return nil, fmt.Errorf("find command: %w", err)
+	}
+	cmd := exec.Command(program, args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Env = []string{"KUBECONFIG=" + s.Path("admin.kubeconfig"), "TERM=" + os.Getenv("TERM")}
+	return cmd, nil
+}
+
+func logsCommand(w *where) *cobra.Command {
+	return &cobra.Command{
+		Use:   "logs PROGRAM",
+		Short: "print the log of one of the cluster's programs",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir, err := w.cluster()
+			if err != nil {
+				return err
+			}
+			f, err := os.Open(filepath.Join(dir, "logs", args[0]+".log"))
+			if errors.Is(err, os.ErrNotExist) {
+				names, _ := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
+				return fmt.Errorf("%s has no log; there are %v", args[0], names)
+			}
+			if err != nil {
+				return fmt.Errorf("open log: %w", err)
+			}
+			defer f.Close()
+			if _, err := io.Copy(c.OutOrStdout(), f); err != nil {
+				return fmt.Errorf("print log: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+func loadCommand(w *where) *cobra.Command {
+	return &cobra.Command{
+		Use:   "load ARCHIVE…",
+		Short: "import image archives into the cluster",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := w.running()
+			if err != nil {
+				return err
+			}
+			return cluster.Load(s, args) //nolint:wrapcheck // says all
+		},
+	}
+}

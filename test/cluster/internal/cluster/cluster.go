@@ -1,0 +1,152 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster is what the command does from the host: bring a cluster up,
+// take it down, look at it.
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/config"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
+)
+
+// accessFile in the cluster's directory says where its kubeconfig was written.
+const accessFile = "kubeconfig-path"
+
+// Up brings the cluster up and returns when it is ready. It writes a kubeconfig
+// to access. A cluster of that name that runs already is left as it is.
+func Up(c spec.Cluster, access string, progress io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("a cluster needs root: it makes namespaces, mounts and cgroups")
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if cell.Running(c.Dir) {
+		fmt.Fprintf(progress, "cluster %s is running already\n", c.Name)
+		return nil
+	}
+	if err := Down(context.Background(), c.Dir); err != nil { // what a crash left
+		return err
+	}
+	listener, err := listen(&c)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	if err := prepare(c, access); err != nil {
+		return err
+	}
+	port, err := listener.File()
+	if err != nil {
+		return fmt.Errorf("hand over the API server's port: %w", err)
+	}
+	defer port.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	defer r.Close()
+	err = cell.Start(c, port, w)
+	w.Close()
+	if err != nil {
+		return err
+	}
+	return follow(c, r, progress)
+}
+
+// listen picks the port, the wanted one or else any free one: clusters in other
+// directories know nothing of each other.
+func listen(c *spec.Cluster) (*net.TCPListener, error) {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", c.APIPort))
+	if err != nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API server's clients: %w", err)
+	}
+	t, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("listen for the API server's clients: got a %T", l)
+	}
+	if a, ok := t.Addr().(*net.TCPAddr); ok {
+		c.APIPort = a.Port
+	}
+	return t, nil
+}
+
+func prepare(c spec.Cluster, access string) error {
+	if err := makeCgroups(c.Cgroup()); err != nil {
+		return err
+	}
+	if err := config.Write(c, access); err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.Path(accessFile), []byte(access), 0o644); err != nil {
+		return fmt.Errorf("remember the kubeconfig: %w", err)
+	}
+	return c.Save()
+}
+
+// follow passes the supervisor's progress on until the cluster is ready or
+// cannot be.
+func follow(c spec.Cluster, r io.Reader, progress io.Writer) error {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, node.Ready):
+			return nil
+		case strings.HasPrefix(line, node.Failed):
+			return fmt.Errorf("cluster %s is not ready: %s; logs are in %s", c.Name, strings.TrimPrefix(line, node.Failed), c.Path("logs"))
+		default:
+			fmt.Fprintln(progress, strings.TrimPrefix(line, node.Step))
+		}
+	}
+	return fmt.Errorf("the supervisor of cluster %s ended; see %s", c.Name, c.Path("logs", "cell.log"))
+}
+
+// Down ends the cluster in dir and removes everything of it. It is no error if
+// there is none.
+func Down(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := cell.Kill(ctx, dir); err != nil {
+		return err
+	}
+	c, err := spec.Load(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist): // never got so far
+	case err != nil:
+		return err
+	default:
+		if err := removeCgroups(ctx, c.Cgroup()); err != nil {
+			return err
+		}
+	}
+	if access, err := os.ReadFile(filepath.Join(dir, accessFile)); err == nil {
+		if err := os.Remove(string(access)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove kubeconfig: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the cluster's files: %w", err)
+	}
+	return nil
+}

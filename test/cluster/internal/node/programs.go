@@ -1,0 +1,56 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
+)
+
+// controlPlane are the programs that start at once.
+func (n *node) controlPlane() []supervise.Program {
+	pki := func(name string) string { return n.Path("pki", name) }
+	return []supervise.Program{
+		n.program("etcd", "--data-dir="+n.Path("etcd"),
+			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+			"--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync"),
+		n.program("containerd", "--config="+n.Path("containerd.toml")),
+		n.program("kube-apiserver",
+			"--etcd-servers=http://127.0.0.1:2379",
+			"--service-cluster-ip-range="+n.ServiceCIDR(),
+			"--tls-cert-file="+pki("apiserver.crt"), "--tls-private-key-file="+pki("apiserver.key"),
+			"--client-ca-file="+pki("ca.crt"),
+			"--service-account-key-file="+pki("sa.crt"), "--service-account-signing-key-file="+pki("sa.key"),
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--kubelet-client-certificate="+pki("admin.crt"), "--kubelet-client-key="+pki("admin.key"),
+			"--kubelet-certificate-authority="+pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
+			"--advertise-address="+n.NodeIP(), "--allow-privileged",
+			// One slow machine serves many tests: a queue would only turn load into failures.
+			"--enable-priority-and-fairness=false", "--max-requests-inflight=0", "--max-mutating-requests-inflight=0"),
+	}
+}
+
+// workers are the programs that need the API server to be there.
+func (n *node) workers() []supervise.Program {
+	plugins := n.Path("volumeplugins")
+	return []supervise.Program{
+		n.program("kube-controller-manager",
+			"--kubeconfig="+n.Path("controller-manager.kubeconfig"),
+			"--service-account-private-key-file="+n.Path("pki", "sa.key"), "--root-ca-file="+n.Path("pki", "ca.crt"),
+			"--cluster-signing-cert-file="+n.Path("pki", "ca.crt"), "--cluster-signing-key-file="+n.Path("pki", "ca.key"),
+			"--use-service-account-credentials", "--leader-elect=false",
+			"--allocate-node-cidrs", "--cluster-cidr="+n.PodCIDR(), "--service-cluster-ip-range="+n.ServiceCIDR(),
+			"--flex-volume-plugin-dir="+plugins, "--kube-api-qps=300", "--kube-api-burst=600"),
+		n.program("kube-scheduler", "--kubeconfig="+n.Path("scheduler.kubeconfig"), "--leader-elect=false"),
+		n.program("kubelet",
+			"--config="+n.Path("kubelet.yaml"), "--kubeconfig="+n.Path("kubelet.kubeconfig"),
+			"--hostname-override="+spec.Node, "--node-ip="+n.NodeIP()),
+		n.program("kube-proxy", "--config="+n.Path("kube-proxy.yaml")),
+	}
+}
+
+func (n *node) program(name string, args ...string) supervise.Program {
+	return supervise.Program{Name: name, Path: n.Binary(name), Args: args}
+}

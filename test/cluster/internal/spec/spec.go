@@ -1,0 +1,146 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package spec says what one cluster is: its name, its directory and the
+// addresses that follow from its index. Every other package gets it by value;
+// it is written to the cluster's directory, from where the processes inside read it.
+package spec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// MaxIndex is the last index whose pod network still is one: 10.255.0.0/24.
+const MaxIndex = 11
+
+// Node is the name of the only node of every cluster.
+const Node = "node1"
+
+// LoadBalancerCIDR is where Services of type LoadBalancer get their addresses.
+// It may be the same for all clusters, since each has an outside of its own.
+const LoadBalancerCIDR = "192.0.2.0/24"
+
+// ContainerdSocket is containerd's socket as seen inside the cell. It is below
+// /run because a socket's path must be short, which a work directory's is not.
+const ContainerdSocket = "/run/ctd/containerd.sock"
+
+// OutsideNetns is the path inside the cell of the network namespace that plays
+// the router and everything beyond it.
+const OutsideNetns = "/run/netns/outside"
+
+// Cluster is everything that is decided before anything is started.
+type Cluster struct {
+	Name    string   `json:"name"`
+	Index   int      `json:"index"`
+	Dir     string   `json:"dir"`     // absolute; belongs to this cluster alone
+	Bin     string   `json:"bin"`     // absolute; see package binaries
+	Images  []string `json:"images"`  // archives imported while the cluster starts
+	TestApp string   `json:"testApp"` // binary that plays the hosts outside
+	APIPort int      `json:"apiPort"` // on the host's 127.0.0.1
+	Policy  Policy   `json:"policy"`
+}
+
+// Policy says how NetworkPolicies are enforced. The settings are where CNIs that
+// all pass Kubernetes' conformance tests differ.
+type Policy struct {
+	Disabled    bool          `json:"disabled"`
+	Deny        string        `json:"deny"`        // drop or reject
+	Established string        `json:"established"` // keep or cut connections that a new policy forbids
+	Window      time.Duration `json:"window"`      // how long a new pod stays unfiltered
+}
+
+var validName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)
+
+// Validate returns what is wrong with the cluster, or nil.
+func (c Cluster) Validate() error {
+	var errs []error
+	if !validName.MatchString(c.Name) {
+		errs = append(errs, fmt.Errorf("name %q: want at most 20 lower case letters, digits and dashes", c.Name))
+	}
+	if c.Index < 0 || c.Index > MaxIndex {
+		errs = append(errs, fmt.Errorf("index %d: want 0 to %d", c.Index, MaxIndex))
+	}
+	if !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Bin) {
+		errs = append(errs, fmt.Errorf("directories %q and %q: want absolute paths", c.Dir, c.Bin))
+	}
+	if d := c.Policy.Deny; d != "drop" && d != "reject" {
+		errs = append(errs, fmt.Errorf("deny %q: want drop or reject", d))
+	}
+	if e := c.Policy.Established; e != "keep" && e != "cut" {
+		errs = append(errs, fmt.Errorf("established %q: want keep or cut", e))
+	}
+	return errors.Join(errs...)
+}
+
+// Path is a file below the cluster's directory.
+func (c Cluster) Path(elem ...string) string {
+	return filepath.Join(append([]string{c.Dir}, elem...)...)
+}
+
+// Binary is a program of the cluster.
+func (c Cluster) Binary(name string) string { return filepath.Join(c.Bin, name) }
+
+// NodeIP is the node's address, on which the API server listens too.
+func (c Cluster) NodeIP() string { return fmt.Sprintf("10.88.%d.1", c.Index) }
+
+// RouterIP is the address of the outside on the node's link.
+func (c Cluster) RouterIP() string { return fmt.Sprintf("10.88.%d.254", c.Index) }
+
+// PodCIDR is the network of the node's pods.
+func (c Cluster) PodCIDR() string { return fmt.Sprintf("10.%d.0.0/24", 244+c.Index) }
+
+// ServiceCIDR is the network of cluster IPs.
+func (c Cluster) ServiceCIDR() string { return c.serviceNet() + ".0.0/16" }
+
+// APIServiceIP is the cluster IP of the API server.
+func (c Cluster) APIServiceIP() string { return c.serviceNet() + ".0.1" }
+
+// DNSServiceIP is the cluster IP of the cluster's DNS.
+func (c Cluster) DNSServiceIP() string { return c.serviceNet() + ".0.10" }
+
+func (c Cluster) serviceNet() string { return fmt.Sprintf("10.%d", 96+c.Index) }
+
+// APIServer is the address at which processes inside reach the API server.
+func (c Cluster) APIServer() string { return c.NodeIP() + ":6443" }
+
+// Cgroup is the name of the cluster's cgroup in every hierarchy. Clusters of
+// one name in two directories have two.
+func (c Cluster) Cgroup() string {
+	h := fnv.New32a()
+	h.Write([]byte(c.Dir))
+	return fmt.Sprintf("devcluster-%s-%08x", c.Name, h.Sum32())
+}
+
+const file = "cluster.json"
+
+// Save writes the cluster to its directory.
+func (c Cluster) Save() error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode cluster: %w", err)
+	}
+	if err := os.WriteFile(c.Path(file), b, 0o644); err != nil {
+		return fmt.Errorf("save cluster: %w", err)
+	}
+	return nil
+}
+
+// Load reads the cluster that Save wrote to dir.
+func Load(dir string) (Cluster, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return Cluster{}, fmt.Errorf("load cluster: %w", err)
+	}
+	var c Cluster
+	if err := json.Unmarshal(b, &c); err != nil {
+		return Cluster{}, fmt.Errorf("load cluster from %s: %w", dir, err)
+	}
+	return c, nil
+}
