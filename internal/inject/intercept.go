@@ -6,6 +6,7 @@ package inject
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,21 @@ func parseRanges(flag string, st star) parser {
 	}
 }
 
+// interfaceName is what Linux takes as the name of a network interface, less the
+// comma that separates them here.
+var interfaceName = regexp.MustCompile(`^[^\s/,:]{1,15}$`)
+
+func parseInterfaces(s *settings, v string) error {
+	names := splitList(strings.TrimSpace(v))
+	for _, n := range names {
+		if !interfaceName.MatchString(n) {
+			return fmt.Errorf("%q is not an interface; must be names such as eth1, separated by commas", abbreviate(n))
+		}
+	}
+	s.traffic["--exclude-interfaces"] = strings.Join(names, ",")
+	return nil
+}
+
 func starHint(st star) string {
 	if st == allowStar {
 		return `"*" or `
@@ -110,7 +126,7 @@ func (in *Injector) interceptArgs(s *settings, req Request) []string {
 	if len(ranges) > 0 {
 		args = append(args, "--exclude-outbound-ranges", strings.Join(slices.Compact(ranges), ","))
 	}
-	for _, flag := range []string{"--outbound-ports", "--exclude-outbound-ports"} {
+	for _, flag := range []string{"--outbound-ports", "--exclude-outbound-ports", "--exclude-interfaces"} {
 		if v := s.traffic[flag]; v != "" {
 			args = append(args, flag, v)
 		}

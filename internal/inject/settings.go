@@ -70,6 +70,7 @@ func parsers() map[string]parser {
 		traffic + "includeOutboundPorts":    parsePorts("--outbound-ports", allowStar),
 		traffic + "excludeOutboundPorts":    parsePorts("--exclude-outbound-ports", refuseStar),
 		traffic + "includeOutboundIPRanges": parseRanges("--include-outbound-ranges", allowStar),
+		traffic + "excludeInterfaces":       parseInterfaces,
 		traffic + "excludeOutboundIPRanges": parseRanges("--exclude-outbound-ranges", refuseStar),
 	}
 }
