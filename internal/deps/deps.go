@@ -9,8 +9,6 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	_ "github.com/fsnotify/fsnotify"
-	_ "github.com/go-logr/logr"
-	_ "github.com/prometheus/client_golang/prometheus"
 	_ "golang.org/x/net/http2"
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/sys/unix"
