@@ -20,6 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/config"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
@@ -94,6 +95,9 @@ func prepare(c spec.Cluster, access string) error {
 	}
 	if err := config.Write(c, access); err != nil {
 		return err
+	}
+	if err := outside.Prepare(c); err != nil {
+		return err //nolint:wrapcheck // says all
 	}
 	if err := os.WriteFile(c.Path(accessFile), []byte(access), 0o644); err != nil {
 		return fmt.Errorf("remember the kubeconfig: %w", err)

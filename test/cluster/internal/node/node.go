@@ -21,6 +21,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/forward"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
@@ -93,7 +94,7 @@ func (n *node) say(kind, text string) {
 
 // start starts everything and returns when pods can be run and names resolve.
 func (n *node) start(ctx context.Context, services *errgroup.Group) error {
-	if err := wiring.Lay(n.Cluster, outsideAddresses()); err != nil {
+	if err := wiring.Lay(n.Cluster, outside.Addresses()); err != nil {
 		return err
 	}
 	n.say(Step, "network laid")
@@ -101,7 +102,7 @@ func (n *node) start(ctx context.Context, services *errgroup.Group) error {
 		return err
 	}
 	n.run(ctx, n.controlPlane())
-	n.run(ctx, n.outside())
+	n.run(ctx, outside.Programs(n.Cluster))
 
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()

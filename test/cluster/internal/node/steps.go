@@ -17,6 +17,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/apply"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/config"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
@@ -103,15 +104,11 @@ func (n *node) awaitNode(ctx context.Context) error {
 }
 
 func (n *node) deployDNS(ctx context.Context) error {
-	hosts := ""
-	for _, h := range outsideHosts() {
-		hosts += h.Address + " " + h.Name + "\n"
-	}
 	corefile, err := config.Text(n.Cluster, "Corefile")
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"hosts": hosts, "Corefile": string(corefile)} {
+	for name, text := range map[string]string{"hosts": outside.HostsFile(), "Corefile": string(corefile)} {
 		if err := os.WriteFile(n.Path("dns", name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write DNS configuration: %w", err)
 		}
