@@ -1,0 +1,260 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"slices"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+)
+
+// batch is what one response holds.
+type batch struct {
+	resources []*resource.Resource
+	removed   []string
+	// shared is set when resources are exactly its changed ones, whose encoding
+	// other streams use too.
+	shared *diff
+	// answer is true when the response goes even if it is empty.
+	answer bool
+	// forced is true when something goes whatever the client has.
+	forced bool
+	// apart is true when nothing waits for the answer.
+	apart bool
+	// version of the whole type, for state-of-the-world clients.
+	version string
+}
+
+func (b batch) empty() bool {
+	return len(b.resources) == 0 && len(b.removed) == 0 && !b.answer
+}
+
+// plan decides what brings the client from what it has to the set, and takes
+// note of it: the caller sends the batch at once.
+func (s *stream) plan(w *watch, set *resource.Set) batch {
+	if w.sent == set && len(w.due) == 0 && !w.answer && w.have == nil {
+		return batch{}
+	}
+	var b batch
+	if w.have != nil {
+		s.planKnown(&b, w, set)
+	} else {
+		s.planDiff(&b, w, set)
+	}
+	answered := s.planDue(&b, w, set)
+	b.answer = w.answer
+	w.answer, w.have, w.sent = false, nil, set
+	if s.protocol == Delta {
+		return b
+	}
+	b.answer = b.answer || answered
+	return s.complete(w, set, b)
+}
+
+// planDiff takes the shared step from set to set, but for names that are due anyway.
+func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
+	d := s.server.diffs.between(w.sent, set)
+	for _, r := range d.changed {
+		if _, due := w.due[r.Name]; !due && w.wants(r.Name) && s.visible(w, r.Name) {
+			s.put(b, w, r)
+		}
+	}
+	if len(b.resources) == len(d.changed) {
+		b.shared = d
+	}
+	for _, r := range d.removed {
+		if _, due := w.due[r.Name]; !due && w.wants(r.Name) {
+			s.drop(b, w, r.Name, r)
+		}
+	}
+}
+
+// planKnown compares the set with what a reconnecting client claims to have.
+func (s *stream) planKnown(b *batch, w *watch, set *resource.Set) {
+	if !w.wildcard {
+		return // Everything that it wants is due.
+	}
+	for _, r := range set.List() {
+		if _, due := w.due[r.Name]; !due && w.have[r.Name] != r.Version && s.visible(w, r.Name) {
+			s.put(b, w, r)
+		}
+	}
+	for _, name := range sortedNames(w.have) {
+		if _, due := w.due[name]; !due && set.Get(name) == nil {
+			s.drop(b, w, name, nil)
+		}
+	}
+}
+
+// planDue answers names that must be answered, and tells whether there were any.
+func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
+	if len(w.due) == 0 {
+		return false
+	}
+	alone := len(b.resources) == 0
+	newest := s.state.Sets[w.typ]
+	for _, name := range sortedNames(w.due) {
+		r := set.Get(name)
+		if !s.visible(w, name) {
+			r = nil
+		} else if r == nil && set != newest && newest.Get(name) != nil {
+			continue // Stays due until its clusters are there, moments from now.
+		}
+		why := w.due[name]
+		delete(w.due, name)
+		switch {
+		case r == nil && w.typ == resource.Cluster && s.isLeaving(name):
+		case r == nil:
+			delete(s.held, name)
+			b.removed = append(b.removed, name)
+		case why == asked && w.have[name] == r.Version:
+		default:
+			b.forced = b.forced || why != asked
+			s.putDue(b, w, r, why)
+		}
+	}
+	b.shared = nil
+	if alone && len(b.resources) == len(set.List()) {
+		if d := s.server.diffs.between(nil, set); slices.Equal(d.changed, b.resources) {
+			b.shared = d
+		}
+	}
+	return true
+}
+
+func (s *stream) isLeaving(name string) bool {
+	_, ok := s.leaving[name]
+	return ok
+}
+
+// putDue adds a resource that is due. Endpoints that were re-sent because of
+// their cluster go at the version that the client has, until the cluster is
+// acknowledged: the cluster may have to learn first whom to trust.
+func (s *stream) putDue(b *batch, w *watch, r *resource.Resource, why reason) {
+	if w.typ != resource.Endpoint {
+		s.put(b, w, r)
+		return
+	}
+	had := s.held[r.Name]
+	if why == released {
+		delete(s.held, r.Name)
+		if had != nil && had.Version != r.Version {
+			b.resources = append(b.resources, r)
+		}
+		return
+	}
+	if had == nil && why == resent {
+		had = w.sent.Get(r.Name)
+	}
+	if why == resent && had != nil && had.Version != r.Version && s.waits(r.Name) {
+		s.held[r.Name] = had
+		b.resources = append(b.resources, had)
+		return
+	}
+	delete(s.held, r.Name)
+	b.resources = append(b.resources, r)
+}
+
+// put adds a resource that changed.
+func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
+	switch w.typ {
+	case resource.Cluster:
+		l, was := s.leaving[r.Name]
+		delete(s.leaving, r.Name)
+		if was && l.resource != nil && l.resource.Version == r.Version && s.protocol == Delta {
+			return // It came back before it was gone.
+		}
+	case resource.Endpoint:
+		if s.held[r.Name] != nil {
+			return // Goes when it is released.
+		}
+		if had := w.sent.Get(r.Name); had != nil && s.waits(r.Name) {
+			s.held[r.Name] = had
+			return
+		}
+	}
+	b.resources = append(b.resources, r)
+}
+
+// drop takes a resource away. Clusters stay until nothing uses them.
+func (s *stream) drop(b *batch, w *watch, name string, r *resource.Resource) {
+	if w.typ == resource.Cluster {
+		s.leaving[name] = leaving{resource: r, since: s.state.Revision}
+		return
+	}
+	if w.typ == resource.Endpoint {
+		delete(s.held, name)
+	}
+	b.removed = append(b.removed, name)
+}
+
+// visible tells whether the client may know of the resource at all.
+func (s *stream) visible(w *watch, name string) bool {
+	return w.typ != resource.Secret || s.maySeeSecret(name)
+}
+
+// complete turns a step into what the state of the world asks for: clusters and
+// listeners whole, the rest as it is, and a version of everything together.
+func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
+	if s.protocol == Delta || b.empty() {
+		return b
+	}
+	whole := s.whole(w, set)
+	b.version = worldVersion(whole)
+	if w.claimed != "" && w.claimed == b.version && !b.forced {
+		// It came back with exactly this.
+		w.claimed = ""
+		w.nonce = ""
+		return batch{}
+	}
+	w.claimed = ""
+	if wildcardByDefault(w.typ) {
+		b.resources, b.shared, b.answer = whole, nil, true
+		if slices.Equal(whole, set.List()) {
+			b.shared = s.server.diffs.between(nil, set)
+		}
+	}
+	// There is no removal but absence.
+	b.removed = nil
+	return b
+}
+
+// whole is everything of the type that the client should have now.
+func (s *stream) whole(w *watch, set *resource.Set) []*resource.Resource {
+	all := set.List()
+	if w.wildcard && w.typ != resource.Secret && (w.typ != resource.Cluster || len(s.leaving) == 0) {
+		return all
+	}
+	var out []*resource.Resource
+	for _, r := range all {
+		if w.wants(r.Name) && s.visible(w, r.Name) {
+			out = append(out, r)
+		}
+	}
+	if w.typ == resource.Cluster {
+		for _, name := range sortedNames(s.leaving) {
+			if l := s.leaving[name]; l.resource != nil {
+				out = append(out, l.resource)
+			}
+		}
+	}
+	return out
+}
+
+// worldVersion names a set of contents, whatever their order.
+func worldVersion(rs []*resource.Resource) string {
+	v := uint64(len(rs))
+	for _, r := range rs {
+		v += mix(r.Version)
+	}
+	return formatVersion(v)
+}
+
+// mix spreads the bits of a hash, so that sums of hashes do not collide by
+// their regularity (the finisher of splitmix64).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

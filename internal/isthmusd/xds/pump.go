@@ -1,0 +1,254 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/mem"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+)
+
+// pump sends everything that may go now, in the order that breaks nothing.
+func (s *stream) pump(now time.Time) error {
+	s.expire(now)
+	if err := s.depart(now); err != nil {
+		return err
+	}
+	for _, step := range []func(time.Time) error{s.pumpClusters, s.pumpEndpoints, s.pumpFollowers, s.pumpUnserved} {
+		if err := step(now); err != nil {
+			return err
+		}
+	}
+	s.mark(now)
+	s.schedule(now)
+	s.publish()
+	return nil
+}
+
+// expire stops waiting for acknowledgements that are withheld too long.
+func (s *stream) expire(now time.Time) {
+	for t := range s.watches {
+		late := s.watches[t].expire(now, s.server.o.Patience)
+		if late != nil && t == int(resource.Cluster) {
+			s.opened = late.state
+		}
+	}
+}
+
+// depart removes clusters whose time has come. It waits for no acknowledgement
+// of other clusters: Envoy may withhold that for long.
+func (s *stream) depart(now time.Time) error {
+	if len(s.leaving) == 0 {
+		return nil
+	}
+	var gone []string
+	for name, l := range s.leaving {
+		if !l.deadline.IsZero() && !now.Before(l.deadline) {
+			gone = append(gone, name)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	for _, n := range gone {
+		delete(s.leaving, n)
+	}
+	slices.Sort(gone)
+	w := &s.watches[resource.Cluster]
+	return s.send(now, w, s.state, s.complete(w, w.sent, batch{removed: gone, apart: true}))
+}
+
+// schedule sets the hour of clusters that listeners and routes no longer use:
+// filter chains that drain still do.
+func (s *stream) schedule(now time.Time) {
+	for name, l := range s.leaving {
+		if l.deadline.IsZero() && s.followed(l.since) {
+			l.deadline = now.Add(s.server.o.Linger)
+			s.leaving[name] = l
+		}
+	}
+}
+
+// followed tells whether listeners and routes have reached the revision.
+func (s *stream) followed(revision uint64) bool {
+	for _, t := range []resource.Type{resource.Listener, resource.Route} {
+		if w := &s.watches[t]; w.active && w.acked.Revision < revision {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *stream) pumpClusters(now time.Time) error {
+	w := &s.watches[resource.Cluster]
+	if w.active && w.maySend() {
+		b := s.plan(w, s.state.Sets[resource.Cluster])
+		if err := s.send(now, w, s.state, b); err != nil {
+			return err
+		}
+	}
+	if !w.active || w.blocking() == 0 {
+		s.opened = s.state
+	}
+	return nil
+}
+
+// pumpEndpoints never waits for listeners or routes. Endpoints of clusters that
+// were just sent go again, because Envoy does not ask again for what it had.
+func (s *stream) pumpEndpoints(now time.Time) error {
+	w := &s.watches[resource.Endpoint]
+	if !w.active {
+		return nil
+	}
+	for name := range s.held {
+		if _, busy := w.due[name]; !busy && !s.waits(name) {
+			w.due[name] = released
+		}
+	}
+	if !w.maySend() {
+		return nil
+	}
+	return s.send(now, w, s.state, s.plan(w, s.state.Sets[resource.Endpoint]))
+}
+
+// pumpFollowers sends listeners and routes of the opened state, and secrets of
+// the newest: clusters may be what waits for those.
+func (s *stream) pumpFollowers(now time.Time) error {
+	for _, f := range []struct {
+		typ   resource.Type
+		state *resource.State
+	}{{resource.Secret, s.state}, {resource.Listener, s.opened}, {resource.Route, s.opened}} {
+		w := &s.watches[f.typ]
+		if !w.active || f.state == nil || !w.maySend() {
+			continue
+		}
+		if err := s.send(now, w, f.state, s.plan(w, f.state.Sets[f.typ])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stream) pumpUnserved(time.Time) error {
+	for _, h := range s.unserved {
+		h.nonce = s.nextNonce()
+		if err := s.out.SendMsg(message(s.protocol, h, nil)); err != nil {
+			return err
+		}
+	}
+	s.unserved = nil
+	return nil
+}
+
+// send ships a batch and notes it as under way.
+func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) error {
+	if b.empty() {
+		return nil
+	}
+	h := head{
+		version: b.version,
+		url:     w.typ.URL(),
+		nonce:   s.nextNonce(),
+		removed: b.removed,
+	}
+	if s.protocol == Delta {
+		h.version = strconv.FormatUint(state.Revision, 10)
+	}
+	var body mem.BufferSlice
+	if b.shared != nil {
+		body = b.shared.payload(s.protocol)
+	} else {
+		body = encode(s.protocol, b.resources)
+	}
+	m := message(s.protocol, h, body)
+	if err := s.out.SendMsg(m); err != nil {
+		return err
+	}
+	s.server.metrics.sent(w.typ, m)
+	w.nonce = h.nonce
+	f := flight{nonce: h.nonce, sentAt: now, state: state, added: b.resources, removed: b.removed, late: b.apart}
+	if w.typ == resource.Cluster {
+		f.holds = s.resend(b.resources)
+	}
+	w.flights = append(w.flights, f)
+	return nil
+}
+
+func (s *stream) nextNonce() string {
+	s.nonces++
+	return strconv.FormatUint(s.nonces, 10)
+}
+
+// resend makes the endpoints of these clusters due, whether or not the client
+// has them: a cluster that was added or changed warms until it gets them, and
+// Envoy asks only for names that it did not have before.
+func (s *stream) resend(clusters []*resource.Resource) map[string]struct{} {
+	w := &s.watches[resource.Endpoint]
+	var holds map[string]struct{}
+	for _, c := range clusters {
+		name := c.ServiceName
+		if name == "" {
+			continue
+		}
+		if !w.active || !w.wants(name) {
+			s.owed[name] = struct{}{}
+			continue
+		}
+		if holds == nil {
+			holds = map[string]struct{}{}
+		}
+		holds[name] = struct{}{}
+		if r, busy := w.due[name]; !busy || r == released {
+			w.due[name] = resent
+		} else if r == asked {
+			w.due[name] = owed
+		}
+	}
+	return holds
+}
+
+// waits tells whether new endpoints of the service wait for its clusters.
+func (s *stream) waits(service string) bool {
+	for _, f := range s.watches[resource.Cluster].flights {
+		if _, ok := f.holds[service]; ok && !f.late {
+			return true
+		}
+	}
+	return false
+}
+
+// mark notes how far the client has come.
+func (s *stream) mark(now time.Time) {
+	all := true
+	for t := range s.watches {
+		w := &s.watches[t]
+		state := s.state
+		if w.typ == resource.Listener || w.typ == resource.Route {
+			state = s.opened
+		}
+		if state != nil && w.reached(state.Sets[t]) && (w.typ != resource.Endpoint || len(s.held) == 0) {
+			w.acked = Mark{Revision: state.Revision, Epoch: state.Epoch}
+		}
+		if w.active && w.acked.Revision < s.state.Revision {
+			all = false
+		}
+	}
+	if all && s.converged < s.state.Revision {
+		s.converged = s.state.Revision
+		s.server.metrics.convergence.Observe(now.Sub(s.noticed).Seconds())
+	}
+}
+
+// reached tells whether the client has acknowledged everything of the set.
+func (w *watch) reached(set *resource.Set) bool {
+	return w.active && w.have == nil && len(w.flights) == 0 && len(w.due) == 0 && len(w.refused) == 0 && w.sent == set
+}
+
+// sortedNames of a map, so that messages do not depend on its order.
+func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

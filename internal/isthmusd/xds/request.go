@@ -1,0 +1,221 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"slices"
+	"unique"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rpc "google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+)
+
+// wildcard is the name that stands for every resource of a type.
+const wildcard = "*"
+
+// maxRefusal bounds what is kept of a client's error message.
+const maxRefusal = 4096
+
+// request is what either protocol can ask, in one form. Names are canonical
+// copies, because subscriptions outlive messages and many streams share names.
+type request struct {
+	node  *core.Node
+	url   string
+	nonce string
+	// refusal is the error of a NACK, or "".
+	refusal string
+
+	// Of delta requests.
+	subscribe, unsubscribe []string
+	versions               map[string]string
+
+	// Of state-of-the-world requests.
+	names   []string
+	version string
+}
+
+func deltaRequest(m *discovery.DeltaDiscoveryRequest) request {
+	return request{
+		node:        m.GetNode(),
+		url:         m.GetTypeUrl(),
+		nonce:       m.GetResponseNonce(),
+		refusal:     refusal(m.GetErrorDetail()),
+		subscribe:   canonical(m.GetResourceNamesSubscribe()),
+		unsubscribe: m.GetResourceNamesUnsubscribe(),
+		versions:    m.GetInitialResourceVersions(),
+	}
+}
+
+func worldRequest(m *discovery.DiscoveryRequest) request {
+	return request{
+		node:    m.GetNode(),
+		url:     m.GetTypeUrl(),
+		nonce:   m.GetResponseNonce(),
+		refusal: refusal(m.GetErrorDetail()),
+		names:   canonical(m.GetResourceNames()),
+		version: m.GetVersionInfo(),
+	}
+}
+
+func canonical(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = unique.Make(n).Value()
+	}
+	return out
+}
+
+func refusal(s *rpc.Status) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.GetMessage() == "":
+		return "rejected without a message"
+	case len(s.GetMessage()) > maxRefusal:
+		return s.GetMessage()[:maxRefusal]
+	default:
+		return s.GetMessage()
+	}
+}
+
+// wildcardByDefault tells whether no names at all mean every resource.
+func wildcardByDefault(t resource.Type) bool {
+	return t == resource.Cluster || t == resource.Listener
+}
+
+// take handles one request. The acknowledgement and the subscription in it are
+// independent of each other.
+func (s *stream) take(r request) {
+	t, ok := resource.TypeOf(r.url)
+	if !ok {
+		s.takeUnknown(r)
+		return
+	}
+	w := &s.watches[t]
+	if r.nonce != "" {
+		s.settle(w, r)
+	}
+	if s.protocol == Delta {
+		s.subscribeDelta(w, r)
+		return
+	}
+	s.subscribeWorld(w, r)
+}
+
+func (s *stream) subscribeDelta(w *watch, r request) {
+	if !w.active {
+		w.open()
+		w.wildcard = slices.Contains(r.subscribe, wildcard) || wildcardByDefault(w.typ) && len(r.subscribe) == 0
+		w.answer = wildcardByDefault(w.typ) && len(r.versions) == 0
+		if len(r.versions) > 0 {
+			w.have = make(map[string]uint64, len(r.versions))
+			for n, v := range r.versions {
+				w.have[n] = parseVersion(v)
+			}
+		}
+	}
+	for _, n := range r.subscribe {
+		if n == wildcard {
+			s.subscribeAll(w)
+			continue
+		}
+		w.names[n] = struct{}{}
+		s.expect(w, n)
+	}
+	for _, n := range r.unsubscribe {
+		if n == wildcard {
+			w.wildcard = false
+			continue
+		}
+		delete(w.names, n)
+		delete(w.due, n)
+		s.letGo(w, n)
+		if w.wildcard {
+			// Still covered: the client is told what holds without its own subscription.
+			w.due[n] = asked
+		}
+	}
+}
+
+// subscribeAll makes the watch a wildcard one. What it has not been sent by
+// name is then missing, so it starts from nothing.
+func (s *stream) subscribeAll(w *watch) {
+	if w.wildcard {
+		return
+	}
+	w.wildcard = true
+	w.answer = true
+	w.sent = nil
+}
+
+// letGo forgets what was held back of a name that is no longer wanted.
+func (s *stream) letGo(w *watch, name string) {
+	if w.typ == resource.Endpoint {
+		delete(s.held, name)
+	}
+}
+
+// expect notes that a name must be answered.
+func (s *stream) expect(w *watch, name string) {
+	kind := asked
+	if w.typ == resource.Endpoint {
+		if _, ok := s.owed[name]; ok {
+			delete(s.owed, name)
+			kind = owed
+		}
+	}
+	w.due[name] = kind
+}
+
+func (s *stream) subscribeWorld(w *watch, r request) {
+	first := !w.active
+	if first {
+		w.open()
+		w.claimed = r.version
+	} else if r.nonce != "" && r.nonce != w.nonce {
+		// The client will say it again when it answers the response under way.
+		s.server.metrics.stale.WithLabelValues(shortName(w.typ)).Inc()
+		return
+	}
+	names := make(map[string]struct{}, len(r.names))
+	all := false
+	for _, n := range r.names {
+		if n == wildcard {
+			all = true
+			continue
+		}
+		names[n] = struct{}{}
+		if _, known := w.names[n]; !known {
+			s.expect(w, n)
+		}
+	}
+	if wildcardByDefault(w.typ) && len(r.names) == 0 && (first || w.wildcard) {
+		all = true
+	}
+	for n := range w.names {
+		if _, wanted := names[n]; !wanted {
+			delete(w.due, n)
+			s.letGo(w, n)
+		}
+	}
+	w.names = names
+	if all {
+		s.subscribeAll(w)
+	} else {
+		w.wildcard = false
+	}
+	w.answer = w.answer || (first && wildcardByDefault(w.typ))
+}
+
+// takeUnknown answers a type that is not served: names of it do not exist. A
+// client that waits for one goes on at once instead of after its timeout.
+func (s *stream) takeUnknown(r request) {
+	if s.protocol != Delta || len(r.subscribe) == 0 || len(r.url) > maxNodeID {
+		return
+	}
+	s.unserved = append(s.unserved, head{url: r.url, removed: r.subscribe})
+}

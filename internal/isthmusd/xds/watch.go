@@ -1,0 +1,213 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"strings"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+)
+
+// endpointWindow is how many endpoint responses may be under way; of every
+// other type it is one.
+const endpointWindow = 4
+
+// reason says why a name must be answered.
+type reason uint8
+
+const (
+	// asked by the client; not sent if it already has the version.
+	asked reason = iota
+	// owed: asked after a cluster that needs it was sent; sent whatever the client has.
+	owed
+	// resent: nobody asked, yet a cluster that needs it was sent.
+	resent
+	// released: was held back until clusters were acknowledged.
+	released
+)
+
+// Mark is a state of the configuration.
+type Mark struct {
+	Revision uint64 `json:"revision"`
+	Epoch    string `json:"epoch"`
+}
+
+// flight is a response that the client has not answered yet.
+type flight struct {
+	nonce  string
+	sentAt time.Time
+	// state that it brings the client to, or one step towards it.
+	state   *resource.State
+	added   []*resource.Resource
+	removed []string
+	// holds are services whose new endpoints wait for these clusters.
+	holds map[string]struct{}
+	// late flights block nothing any more.
+	late bool
+}
+
+// watch is one type on one stream. What the client has is `sent` restricted to
+// what it wants, but for the stream's leaving clusters and held endpoints.
+type watch struct {
+	typ      resource.Type
+	active   bool
+	wildcard bool
+	names    map[string]struct{}
+	// have is what a reconnecting delta client claims; nil once it is used.
+	have map[string]uint64
+	// claimed is the version that a state-of-the-world client came with.
+	claimed string
+	sent    *resource.Set
+	due     map[string]reason
+	// answer is true when a response is owed though it may be empty.
+	answer  bool
+	nonce   string
+	flights []flight
+	// refused are the versions that the client rejected and has not replaced.
+	refused map[string]uint64
+	acked   Mark
+
+	rejections int
+	lastError  string
+}
+
+// open begins the watch.
+func (w *watch) open() {
+	w.active = true
+	w.names = map[string]struct{}{}
+	w.due = map[string]reason{}
+	w.refused = map[string]uint64{}
+}
+
+// wants tells whether the client subscribes to the name.
+func (w *watch) wants(name string) bool {
+	if w.wildcard {
+		return true
+	}
+	_, ok := w.names[name]
+	return ok
+}
+
+// expire marks flights late whose patience is over, and tells the newest one.
+func (w *watch) expire(now time.Time, patience time.Duration) *flight {
+	var newest *flight
+	for i := range w.flights {
+		f := &w.flights[i]
+		if !f.late && !now.Before(f.sentAt.Add(patience)) {
+			f.late = true
+			newest = f
+		}
+	}
+	return newest
+}
+
+// blocking is the number of flights that hold up the next.
+func (w *watch) blocking() int {
+	n := 0
+	for _, f := range w.flights {
+		if !f.late {
+			n++
+		}
+	}
+	return n
+}
+
+// maySend tells whether another response may go.
+func (w *watch) maySend() bool {
+	if w.typ == resource.Endpoint {
+		return w.blocking() < endpointWindow
+	}
+	return w.blocking() == 0
+}
+
+// oldest is when the first blocking flight was sent.
+func (w *watch) oldest() (time.Time, bool) {
+	for _, f := range w.flights {
+		if !f.late {
+			return f.sentAt, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// landed takes the answered flight, and those before it, out of the air.
+func (w *watch) landed(nonce string) []flight {
+	for i, f := range w.flights {
+		if f.nonce == nonce {
+			out := w.flights[:i+1]
+			w.flights = append([]flight(nil), w.flights[i+1:]...)
+			return out
+		}
+	}
+	return nil
+}
+
+// accept forgets refusals that the flight has replaced.
+func (w *watch) accept(f flight) {
+	if len(w.refused) == 0 {
+		return
+	}
+	for _, r := range f.added {
+		delete(w.refused, r.Name)
+	}
+	for _, n := range f.removed {
+		delete(w.refused, n)
+	}
+}
+
+// refuse notes a rejected response. A rejection names no resource in a field of
+// its own, but Envoy's message quotes the names of those that it did not take;
+// when it quotes none, all of the response count.
+func (w *watch) refuse(f flight, why string) {
+	w.rejections++
+	w.lastError = why
+	named := false
+	for _, r := range f.added {
+		if strings.Contains(why, r.Name) {
+			named = true
+			w.refused[r.Name] = r.Version
+		}
+	}
+	if named {
+		return
+	}
+	for _, r := range f.added {
+		w.refused[r.Name] = r.Version
+	}
+	if len(f.added) == 0 {
+		w.refused[""] = 0
+	}
+}
+
+// settle handles the answer to a response.
+func (s *stream) settle(w *watch, r request) {
+	done := w.landed(r.nonce)
+	if len(done) == 0 {
+		return
+	}
+	last := done[len(done)-1]
+	for _, f := range done[:len(done)-1] {
+		w.accept(f)
+	}
+	if r.refusal == "" {
+		delete(w.refused, "")
+		w.accept(last)
+		s.server.metrics.acks.WithLabelValues(shortName(w.typ)).Inc()
+	} else {
+		w.refuse(last, r.refusal)
+		s.server.metrics.rejects.WithLabelValues(shortName(w.typ)).Inc()
+		s.log.Info("Proxy rejected configuration", "type", shortName(w.typ), "resources", len(last.added), "error", r.refusal)
+	}
+	if w.typ == resource.Cluster && !last.late {
+		// A rejection opens the gate too: Envoy took the good ones, and one bad
+		// cluster must not freeze a proxy's routes.
+		s.opened = last.state
+	}
+}
+
+var shortNames = [resource.NumTypes]string{"cds", "eds", "lds", "rds", "sds"}
+
+// shortName is a type as metrics and people know it.
+func shortName(t resource.Type) string { return shortNames[t] }
