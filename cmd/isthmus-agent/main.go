@@ -48,6 +48,6 @@ func root(log logr.Logger) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(interceptCommand(log))
+	c.AddCommand(interceptCommand(log), proxyCommand(log), waitCommand())
 	return c
 }

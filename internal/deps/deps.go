@@ -6,12 +6,9 @@ package deps
 
 import (
 	_ "github.com/coder/websocket"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
-	_ "github.com/fsnotify/fsnotify"
 	_ "golang.org/x/net/http2"
 	_ "golang.org/x/sync/errgroup"
-	_ "golang.org/x/sys/unix"
 	_ "google.golang.org/grpc"
 	_ "helm.sh/helm/v3/pkg/engine"
 	_ "istio.io/client-go/pkg/clientset/versioned"

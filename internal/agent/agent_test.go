@@ -1,0 +1,281 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/go-logr/logr/testr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	istioca "istio.io/api/security/v1alpha1"
+
+	"github.com/isthmus-mesh/isthmus/internal/agent/bootstrap"
+	"github.com/isthmus-mesh/isthmus/internal/agent/proxy"
+	"github.com/isthmus-mesh/isthmus/internal/identity"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
+)
+
+const serverName = "isthmusd-default.isthmus-system.svc"
+
+// plane is a control plane that knows one pod: its token, and no configuration.
+type plane struct {
+	istioca.UnimplementedIstioCertificateServiceServer
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	bundle  *pki.Bundle
+	ttl     time.Duration
+	address string
+	// byToken and byCertificate count certificates by how they were asked for.
+	byToken, byCertificate atomic.Int32
+	// streams receives who opens a discovery stream.
+	streams chan string
+}
+
+func newPlane(t *testing.T, ttl time.Duration) *plane {
+	t.Helper()
+	b, err := pki.NewRoot(pki.RootOptions{Organization: "test", Validity: pki.Validity{Now: time.Now()}})
+	must(t, err)
+	serving, err := b.IssueServing(pki.ServingOptions{DNSNames: []string{serverName}, Validity: pki.Validity{Now: time.Now(), TTL: time.Hour}})
+	must(t, err)
+	p := &plane{bundle: b, ttl: ttl, streams: make(chan string, 100)}
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{*serving}, ClientCAs: b.Pool(), ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12,
+	})))
+	istioca.RegisterIstioCertificateServiceServer(s, p)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	p.address = l.Addr().String()
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	return p
+}
+
+func caller(ctx context.Context) string {
+	p, _ := peer.FromContext(ctx)
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return ""
+	}
+	id, err := identity.FromCertificate(info.State.PeerCertificates[0])
+	if err != nil {
+		return ""
+	}
+	return id.String()
+}
+
+// CreateCertificate implements the CA.
+func (p *plane) CreateCertificate(ctx context.Context, r *istioca.IstioCertificateRequest) (*istioca.IstioCertificateResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	switch {
+	case caller(ctx) != "":
+		p.byCertificate.Add(1)
+	case strings.Join(md.Get("authorization"), "") == "Bearer good":
+		p.byToken.Add(1)
+	default:
+		return nil, status.Error(codes.Unauthenticated, "who are you")
+	}
+	id := identity.SPIFFE{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "cart"}
+	chain, err := p.bundle.Sign([]byte(r.GetCsr()), id, pki.Validity{Now: time.Now(), TTL: p.ttl})
+	if err != nil {
+		return nil, err
+	}
+	return &istioca.IstioCertificateResponse{CertChain: chain}, nil
+}
+
+// DeltaAggregatedResources answers every first request with nothing.
+func (p *plane) DeltaAggregatedResources(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	p.streams <- caller(s.Context())
+	for {
+		r, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if r.GetResponseNonce() != "" {
+			continue
+		}
+		if err := s.Send(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: r.GetTypeUrl(), Nonce: "1", SystemVersionInfo: "1"}); err != nil {
+			return err
+		}
+	}
+}
+
+// pod is the world of one agent.
+type pod struct {
+	config Config
+	status string
+	ended  chan error
+	stop   func()
+}
+
+func startPod(t *testing.T, p *plane) *pod {
+	t.Helper()
+	envoy, err := filepath.Abs("../../bin/envoy")
+	must(t, err)
+	if _, err := os.Stat(envoy); err != nil {
+		t.Skipf("skipped: no Envoy here: %v", err)
+	}
+	root, err := os.MkdirTemp("", "pod") // short: sockets lie in it
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	write := func(file, content string) {
+		must(t, os.MkdirAll(filepath.Join(root, filepath.Dir(file)), 0o755))
+		must(t, os.WriteFile(filepath.Join(root, file), []byte(content), 0o600))
+	}
+	write(rootFile, string(p.bundle.RootPEM()))
+	write(tokenFile, "good")
+	write(labelsFile, "app=\"cart\"\n")
+	ports := freePorts(t, 3)
+	c, err := Configure(Environment{
+		"POD_NAME": "cart-1", "POD_NAMESPACE": "shop", "INSTANCE_IP": "127.0.0.1", "SERVICE_ACCOUNT": "cart",
+		"ISTIOD_SAN": serverName, "CA_ADDR": p.address, "ISTIO_META_CLUSTER_ID": "Kubernetes",
+		"PROXY_CONFIG": fmt.Sprintf(`{"discoveryAddress":%q,"concurrency":1,"terminationDrainDuration":"1s"}`, p.address),
+	}, Settings{
+		Role: bootstrap.Sidecar, Root: root, EnvoyPath: envoy, ClusterDomain: "cluster.local",
+		Admin: adminSocket, StatusPort: ports[0], HealthPort: ports[1], MetricsPort: ports[2],
+	})
+	must(t, err)
+	c.StatusListen = "127.0.0.1" + c.StatusListen
+	ctx, cancel := context.WithCancel(context.Background())
+	pd := &pod{config: c, status: "http://" + c.StatusListen, ended: make(chan error, 1), stop: cancel}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pd.ended <- Run(ctx, c, testr.New(t))
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return pd
+}
+
+func freePorts(t *testing.T, n int) []uint16 {
+	t.Helper()
+	var out []uint16
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close()
+		out = append(out, uint16(l.Addr().(*net.TCPAddr).Port))
+	}
+	return out
+}
+
+// get asks until the status is as wanted.
+func (p *pod) get(t *testing.T, method, path string, want int) string {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last string
+	for range tick.C {
+		req, err := http.NewRequestWithContext(t.Context(), method, p.status+path, nil)
+		must(t, err)
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			b, _ := io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if last = fmt.Sprint(res.Status, " ", string(b)); res.StatusCode == want {
+				return string(b)
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s %s: %s, want %d", method, path, last, want)
+		}
+	}
+	return ""
+}
+
+func TestProxyStartsServesAndDrains(t *testing.T) {
+	t.Parallel()
+	plane := newPlane(t, time.Hour)
+	p := startPod(t, plane)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	if who := <-plane.streams; who != "spiffe://cluster.local/ns/shop/sa/cart" {
+		t.Errorf("Envoy's discovery stream came from %q", who)
+	}
+	if n := plane.byToken.Load(); n != 1 {
+		t.Errorf("%d certificates by token, want 1", n)
+	}
+	m := p.get(t, http.MethodGet, "/stats/prometheus", http.StatusOK)
+	for _, want := range []string{"isthmus_agent_certificate_expiry_timestamp_seconds", "envoy_server_state"} {
+		if !strings.Contains(m, want) {
+			t.Errorf("metrics have no %s", want)
+		}
+	}
+	p.stop()
+	if err := <-p.ended; err != nil {
+		t.Errorf("end: %v", err)
+	}
+}
+
+func TestQuitOnRequest(t *testing.T) {
+	t.Parallel()
+	p := startPod(t, newPlane(t, time.Hour))
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	p.get(t, http.MethodPost, "/quitquitquit", http.StatusOK)
+	if err := <-p.ended; err != nil {
+		t.Errorf("end: %v", err)
+	}
+}
+
+func TestEnvoysEndIsOurs(t *testing.T) {
+	t.Parallel()
+	p := startPod(t, newPlane(t, time.Hour))
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	admin := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Root, adminSocket))
+	}}}
+	res, err := admin.Post("http://admin/quitquitquit", "", nil)
+	must(t, err)
+	_ = res.Body.Close()
+	var exit *proxy.ExitError
+	if err := <-p.ended; !errors.As(err, &exit) || exit.Code != 0 {
+		t.Errorf("end: %v, want an exit with code 0", err)
+	}
+}
+
+func TestCertificateIsRenewedByItself(t *testing.T) {
+	t.Parallel()
+	plane := newPlane(t, 3*time.Second)
+	p := startPod(t, plane)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for plane.byCertificate.Load() < 2 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("no certificate by certificate")
+		}
+	}
+	if n := plane.byToken.Load(); n != 1 {
+		t.Errorf("%d certificates by token, want 1", n)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
