@@ -8,12 +8,9 @@ import (
 	_ "github.com/coder/websocket"
 	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	_ "golang.org/x/net/http2"
-	_ "golang.org/x/sync/errgroup"
 	_ "google.golang.org/grpc"
 	_ "helm.sh/helm/v3/pkg/engine"
-	_ "istio.io/client-go/pkg/clientset/versioned"
 	_ "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	_ "k8s.io/client-go/kubernetes"
 	_ "sigs.k8s.io/controller-runtime"
 	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
 )

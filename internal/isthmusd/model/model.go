@@ -25,6 +25,15 @@ const (
 	KindServiceEntry = "ServiceEntry"
 )
 
+// WorkloadKind tells what stands for a workload.
+type WorkloadKind string
+
+// Kinds of workloads.
+const (
+	KindPod           WorkloadKind = ""
+	KindWorkloadEntry WorkloadKind = "WorkloadEntry"
+)
+
 // Meta is what every configuration object has. Created orders objects that
 // compete (the oldest wins, then by name, as in Istio).
 type Meta struct {
@@ -116,6 +125,10 @@ type Service struct {
 	NodeLocal bool
 	// PublishNotReady is publishNotReadyAddresses.
 	PublishNotReady bool
+	// EndpointsFromWorkloads is set when the workloads that Selector selects are
+	// the endpoints: ServiceEntries with a workloadSelector, and Services where
+	// nobody makes EndpointSlices.
+	EndpointsFromWorkloads bool
 }
 
 // PortNumber finds a port by number.
@@ -171,6 +184,7 @@ type Summary struct {
 // Workload is a Pod (or WorkloadEntry) as far as routing and policy need it.
 type Workload struct {
 	Key
+	Kind           WorkloadKind
 	UID            string
 	IPs            []netip.Addr
 	Labels         map[string]string
@@ -179,8 +193,11 @@ type Workload struct {
 	Node           string
 	Locality       string
 	Network        string
-	// Ports maps container port names to numbers.
+	// Ports maps container port names to numbers; of a WorkloadEntry, the names of
+	// service ports.
 	Ports map[string]uint32
+	// Weight of a WorkloadEntry; 0 means 1.
+	Weight uint32
 	// Proxied is true when the pod has a proxy container.
 	Proxied bool
 	Ready   bool

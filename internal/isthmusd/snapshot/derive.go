@@ -10,12 +10,12 @@ import (
 // touched is what a commit has to derive again.
 type touched struct {
 	services  map[model.ServiceKey]struct{}
-	workloads map[model.Key]struct{}
+	workloads map[string]struct{}
 	nodes     map[string]struct{}
 }
 
 func newTouched() touched {
-	return touched{map[model.ServiceKey]struct{}{}, map[model.Key]struct{}{}, map[string]struct{}{}}
+	return touched{map[model.ServiceKey]struct{}{}, map[string]struct{}{}, map[string]struct{}{}}
 }
 
 // derive brings up to date, in this order: workloads (a pod and its node),
@@ -23,7 +23,7 @@ func newTouched() touched {
 func (x *Txn) derive() {
 	for name := range x.touched.nodes {
 		for _, w := range x.pods.list(byNode, name) {
-			x.touched.workloads[w.Key] = struct{}{}
+			x.touched.workloads[workloadKey(w.Kind, w.Key)] = struct{}{}
 		}
 	}
 	for k := range x.touched.workloads {
@@ -34,26 +34,33 @@ func (x *Txn) derive() {
 	}
 }
 
-func (x *Txn) deriveWorkload(k model.Key) {
-	var old *model.Workload
+func (x *Txn) deriveWorkload(key string) {
+	var now, old *model.Workload
 	var changed bool
-	pod, ok := x.pods.get(k.String())
-	if ok {
-		old, changed = x.workloads.put(x.placed(pod))
+	if pod, ok := x.pods.get(key); ok {
+		now = x.placed(pod)
+		old, changed = x.workloads.put(now)
 	} else {
-		old, changed = x.workloads.remove(k.String())
+		old, changed = x.workloads.remove(key)
 	}
 	if !changed {
 		return
 	}
-	for _, row := range x.rows.list(byWorkload, k.String()) {
+	for _, row := range x.rows.list(byWorkload, key) {
 		x.touched.services[row.service] = struct{}{}
 	}
-	for _, s := range x.services.list(Selecting, k.Namespace) {
-		if !selectsWorkloads(s) {
-			continue
-		}
-		if (ok && Matches(s.Selector, pod.Labels)) || (old != nil && Matches(s.Selector, old.Labels)) {
+	x.touchSelecting(old)
+	x.touchSelecting(now)
+}
+
+// touchSelecting touches the services of which a workload is an endpoint since
+// they select it.
+func (x *Txn) touchSelecting(w *model.Workload) {
+	if w == nil {
+		return
+	}
+	for _, s := range x.services.list(Selecting, w.Namespace) {
+		if (s.EndpointsFromWorkloads || w.Kind == model.KindWorkloadEntry) && Matches(s.Selector, w.Labels) {
 			x.touched.services[s.ServiceKey] = struct{}{}
 		}
 	}
@@ -73,14 +80,8 @@ func (x *Txn) placed(w *model.Workload) *model.Workload {
 	return &c
 }
 
-// selectsWorkloads tells whether the service's endpoints are the workloads that
-// it selects. For Kubernetes Services the EndpointSlices say it.
-func selectsWorkloads(s *model.Service) bool {
-	return len(s.Selector) > 0 && s.Object.Kind == model.KindServiceEntry
-}
-
 func (x *Txn) deriveEndpoints(k model.ServiceKey) {
-	service, known := x.services.get(serviceKey(k))
+	service, _ := x.services.get(serviceKey(k))
 	var all []model.Endpoint
 	for _, row := range collect(x.rows.rows.Root(), serviceKey(k)+sep) {
 		for _, e := range row.endpoints {
@@ -92,12 +93,8 @@ func (x *Txn) deriveEndpoints(k model.ServiceKey) {
 			all = append(all, e)
 		}
 	}
-	if known && selectsWorkloads(service) {
-		for _, w := range x.workloads.list(ByNamespace, k.Namespace) {
-			if Matches(service.Selector, w.Labels) {
-				all = append(all, endpointsOf(service, w)...)
-			}
-		}
+	for _, w := range x.selected(service, len(all)) {
+		all = append(all, endpointsOf(service, w)...)
 	}
 	if len(all) == 0 {
 		x.endpoints.remove(serviceKey(k))
@@ -109,29 +106,55 @@ func (x *Txn) deriveEndpoints(k model.ServiceKey) {
 	x.summaries.put(&summaryRow{service: k, Summary: summarize(service, all)})
 }
 
-// endpointsOf makes a selected workload an endpoint of the service: at its
-// first address, at the target ports.
-func endpointsOf(s *model.Service, w *model.Workload) []model.Endpoint {
-	if len(w.IPs) == 0 {
+// selected lists the workloads that are endpoints of the service because it
+// selects them. Pods of a Kubernetes Service that has listed endpoints are among
+// those already; WorkloadEntries never are.
+func (x *Txn) selected(s *model.Service, listed int) []*model.Workload {
+	if s == nil || len(s.Selector) == 0 {
 		return nil
 	}
+	index := entriesByNamespace
+	if s.EndpointsFromWorkloads && (s.Object.Kind == model.KindServiceEntry || listed == 0) {
+		index = ByNamespace
+	}
+	var out []*model.Workload
+	for _, w := range x.workloads.list(index, s.Namespace) {
+		if Matches(s.Selector, w.Labels) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// endpointsOf makes a selected workload an endpoint of the service: at each of
+// its addresses, as the EndpointSlices of a dual-stack Service would, at the
+// target ports.
+func endpointsOf(s *model.Service, w *model.Workload) []model.Endpoint {
 	ports := make(map[string]uint32, len(s.Ports))
 	for _, p := range s.Ports {
 		ports[p.Name] = targetOf(p, w)
 	}
-	e := model.Endpoint{
-		Address: w.IPs[0].String(), Ports: ports, Ready: w.Ready,
-		Namespace: w.Namespace, Workload: w.Name,
+	out := make([]model.Endpoint, 0, len(w.IPs))
+	for _, ip := range w.IPs {
+		e := model.Endpoint{
+			Address: ip.String(), Ports: ports, Ready: w.Ready || s.PublishNotReady,
+			Namespace: w.Namespace, Workload: w.Name, Weight: w.Weight,
+		}
+		out = append(out, join(e, w))
 	}
-	return []model.Endpoint{join(e, w)}
+	return out
 }
 
 func targetOf(p model.Port, w *model.Workload) uint32 {
+	own, named := w.Ports[p.TargetName]
+	if w.Kind == model.KindWorkloadEntry {
+		own, named = w.Ports[p.Name]
+	}
 	switch {
+	case named:
+		return own
 	case p.TargetPort != 0:
 		return p.TargetPort
-	case p.TargetName != "" && w.Ports[p.TargetName] != 0:
-		return w.Ports[p.TargetName]
 	}
 	return p.Number
 }

@@ -71,6 +71,7 @@ const (
 	ByAddress
 	byWorkload
 	byNode
+	entriesByNamespace
 )
 
 // Read is one recorded read: this key was looked up in this index.

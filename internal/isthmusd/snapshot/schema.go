@@ -150,14 +150,28 @@ func serviceAddresses(s *model.Service) []string {
 	return unique(out)
 }
 
+// workloadKey keeps a WorkloadEntry apart from a pod of the same name.
+func workloadKey(kind model.WorkloadKind, k model.Key) string {
+	if kind == model.KindPod {
+		return k.String()
+	}
+	return k.String() + sep + string(kind)
+}
+
 func workloadSchema(t Table) *schema[*model.Workload] {
 	return &schema[*model.Workload]{
 		table: t,
-		key:   func(w *model.Workload) string { return w.Key.String() },
+		key:   func(w *model.Workload) string { return workloadKey(w.Kind, w.Key) },
 		equal: func(a, b *model.Workload) bool { return reflect.DeepEqual(a, b) },
 		indexes: []indexer[*model.Workload]{
 			{All, everywhere[*model.Workload]},
 			{ByNamespace, func(w *model.Workload) []string { return []string{w.Namespace} }},
+			{entriesByNamespace, func(w *model.Workload) []string {
+				if w.Kind != model.KindWorkloadEntry {
+					return nil
+				}
+				return []string{w.Namespace}
+			}},
 			{byNode, func(w *model.Workload) []string { return []string{w.Node} }},
 			{ByIP, func(w *model.Workload) []string {
 				if w.HostNetwork {

@@ -154,7 +154,7 @@ func TestServiceEntriesSelectPods(t *testing.T) {
 	t.Parallel()
 	s := newStore()
 	entry := service("ns", "db.example.com", 1)
-	entry.Object.Kind = model.KindServiceEntry
+	entry.Object.Kind, entry.EndpointsFromWorkloads = model.KindServiceEntry, true
 	entry.Selector = map[string]string{"app": "db"}
 	entry.Ports[0].TargetName = "pg"
 	p := pod("p1", "10.0.0.1", map[string]string{"app": "db"})
@@ -253,13 +253,16 @@ func randomEvent(r *rand.Rand) func(*Txn) {
 	s := service(ns, host, n)
 	s.Selector, s.Headless = map[string]string{"app": hostOf(n)}, n == 1
 	if n == 2 {
-		s.Object.Kind = model.KindServiceEntry
+		s.Object.Kind, s.EndpointsFromWorkloads = model.KindServiceEntry, true
+	}
+	if i == 3 {
+		w.Kind = model.KindWorkloadEntry
 	}
 	events := []func(*Txn){
 		func(x *Txn) { x.PutService(s) },
 		func(x *Txn) { x.DeleteService(key) },
 		func(x *Txn) { x.PutWorkload(w) },
-		func(x *Txn) { x.DeleteWorkload(w.Key) },
+		func(x *Txn) { x.DeleteWorkload(w.Kind, w.Key) },
 		func(x *Txn) { x.PutNode(&model.Node{Name: w.Node, Locality: fmt.Sprint(i)}) },
 		func(x *Txn) {
 			x.PutEndpoints(key, fmt.Sprint(n), []model.Endpoint{{Address: "1.1.1.1", Namespace: ns, Workload: w.Name, Ready: i > 1}})

@@ -100,14 +100,15 @@ func (x *Txn) DeleteEndpoints(k model.ServiceKey, source string) {
 // PutWorkload adds or replaces a workload. Without a Locality it gets its node's.
 func (x *Txn) PutWorkload(w *model.Workload) {
 	if _, changed := x.pods.put(w); changed {
-		x.touched.workloads[w.Key] = struct{}{}
+		x.touched.workloads[workloadKey(w.Kind, w.Key)] = struct{}{}
 	}
 }
 
 // DeleteWorkload removes a workload.
-func (x *Txn) DeleteWorkload(k model.Key) {
-	if _, changed := x.pods.remove(k.String()); changed {
-		x.touched.workloads[k] = struct{}{}
+func (x *Txn) DeleteWorkload(kind model.WorkloadKind, k model.Key) {
+	key := workloadKey(kind, k)
+	if _, changed := x.pods.remove(key); changed {
+		x.touched.workloads[key] = struct{}{}
 	}
 }
 

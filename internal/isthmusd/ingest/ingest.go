@@ -1,0 +1,87 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ingest brings the world into the snapshot. It's the only watcher of
+// isthmusd: Kubernetes and a directory of YAML are two sources of the same
+// objects, and one set of pure functions turns an object into rows of the
+// snapshot, with only the fields that are used.
+//
+//	Kube ──┐            ┌ convert: object → rows
+//	       ├─▶ queue ──▶│ commit: rows → snapshot, one revision   ──▶ Sink
+//	Dir  ──┘ (by object)└ while that runs, what arrives is gathered
+//
+// There is no debounce: the first change goes out at once, what comes while it
+// is under way is taken together. Nothing is committed before every source has
+// synced.
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+)
+
+// Source delivers objects until its context ends.
+type Source interface {
+	// Run delivers into q and calls synced when all that exists has been
+	// delivered once. It returns when ctx ends or the source cannot go on.
+	Run(ctx context.Context, q *Queue, synced func()) error
+}
+
+// Options of Ingest.
+type Options struct {
+	Store *snapshot.Store
+	// Sink gets every commit, in order, from one goroutine.
+	Sink func(*snapshot.Snapshot, snapshot.Changes)
+	Log  *slog.Logger
+}
+
+// Ingest commits what its sources deliver.
+type Ingest struct {
+	Options
+	queue   *Queue
+	sources []Source
+}
+
+// New returns an Ingest of these sources.
+func New(o Options, sources ...Source) *Ingest {
+	return &Ingest{Options: o, queue: newQueue(o.Log), sources: sources}
+}
+
+// Queue is where sources deliver, and what knows how they are.
+func (i *Ingest) Queue() *Queue { return i.queue }
+
+// Run delivers until ctx ends or a source fails.
+func (i *Ingest) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range i.sources {
+		synced := i.queue.Expect(fmt.Sprintf("%T", s))
+		g.Go(func() error { return s.Run(ctx, i.queue, synced) })
+	}
+	g.Go(func() error { return i.commit(ctx) })
+	return g.Wait()
+}
+
+func (i *Ingest) commit(ctx context.Context) error {
+	rows, first := newRowSet(), true
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-i.queue.wake:
+		}
+		batch, synced := i.queue.take()
+		if !synced || (len(batch) == 0 && !first) {
+			continue
+		}
+		snap, changes := i.Store.Commit(func(x *snapshot.Txn) { rows.apply(x, batch) })
+		if first || len(changes) > 0 {
+			i.Sink(snap, changes)
+		}
+		first = false
+	}
+}

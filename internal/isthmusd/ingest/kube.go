@@ -1,0 +1,244 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	istio "istio.io/client-go/pkg/clientset/versioned"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// discoverEvery is how often the API server is asked for a kind that it does not
+// serve. NOTE: one small request per absent kind, instead of a watch on all
+// CustomResourceDefinitions, which would need a cluster-wide right and send us
+// every CRD's schema.
+const discoverEvery = 5 * time.Second
+
+// Kube is a Source of an API server's objects. It keeps none of them: a watch
+// event becomes rows and is let go.
+type Kube struct {
+	Converter Converter
+	Log       *slog.Logger
+
+	core  kubernetes.Interface
+	istio istio.Interface
+}
+
+// NewKube connects to an API server.
+func NewKube(config *rest.Config, c Converter, log *slog.Logger) (*Kube, error) {
+	core, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make Kubernetes client: %w", err)
+	}
+	custom, err := istio.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make Istio client: %w", err)
+	}
+	return &Kube{Converter: c, Log: log, core: core, istio: custom}, nil
+}
+
+// Run watches every kind until ctx ends. A kind that the API server does not
+// serve counts as synced and empty, and is watched as soon as it is served.
+func (k *Kube) Run(ctx context.Context, q *Queue, synced func()) error {
+	var wg sync.WaitGroup
+	for _, kd := range kinds() {
+		s := &kubeStore{kind: kd, converter: k.Converter, queue: q, known: map[ID]struct{}{}}
+		s.synced = q.Expect("watch of " + kd.name)
+		wg.Go(func() { k.follow(ctx, kd, s) })
+	}
+	synced() // the kinds count from here on
+	wg.Wait()
+	return nil
+}
+
+func (k *Kube) follow(ctx context.Context, kd *kind, s *kubeStore) {
+	for ctx.Err() == nil {
+		if !kd.custom || k.served(kd) {
+			k.watch(ctx, kd, s)
+			continue
+		}
+		s.empty()
+		select {
+		case <-ctx.Done():
+		case <-time.After(discoverEvery):
+		}
+	}
+}
+
+// served asks whether the API server serves the kind. When that cannot be
+// learnt it is taken to be, for then the watch itself will fail and try again.
+func (k *Kube) served(kd *kind) bool {
+	gv := kd.group + "/" + kd.versions[0]
+	list, err := k.core.Discovery().ServerResourcesForGroupVersion(gv)
+	if apierrors.IsNotFound(err) {
+		return false
+	}
+	if err != nil {
+		return true
+	}
+	for _, r := range list.APIResources {
+		if r.Name == kd.resource {
+			return true
+		}
+	}
+	return false
+}
+
+// watch lists and watches until ctx ends, or the kind is not served any more.
+func (k *Kube) watch(ctx context.Context, kd *kind, s *kubeStore) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ns, sel := k.scope(kd)
+	lw := cache.NewListWatchFromClient(k.client(kd), kd.resource, ns, sel)
+	r := cache.NewReflectorWithOptions(lw, kd.new(), s, cache.ReflectorOptions{Name: "isthmusd " + kd.name})
+	for ctx.Err() == nil {
+		err := r.ListAndWatchWithContext(ctx)
+		if kd.custom && apierrors.IsNotFound(err) {
+			return
+		}
+		pause := 100 * time.Millisecond // the watch ran out, as it does
+		if err != nil {
+			s.queue.Report("watch of "+kd.name, err.Error())
+			pause = time.Second
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// scope limits what is watched. Secrets are read in the control plane's own
+// namespace only, where the gateways are: isthmusd has no business with others.
+func (k *Kube) scope(kd *kind) (string, fields.Selector) {
+	own := k.Converter.Topology
+	switch kd.name {
+	case "Secret":
+		return own.Namespace, fields.Everything()
+	case "ConfigMap":
+		return own.Namespace, fields.OneTermEqualSelector("metadata.name", topology.ConfigMapName(own.Name))
+	case "Pod":
+		return "", fields.ParseSelectorOrDie("status.phase!=Succeeded,status.phase!=Failed")
+	}
+	return "", fields.Everything()
+}
+
+func (k *Kube) client(kd *kind) cache.Getter {
+	switch kd.group {
+	case "networking.istio.io":
+		return k.istio.NetworkingV1().RESTClient()
+	case "security.istio.io":
+		return k.istio.SecurityV1().RESTClient()
+	case "discovery.k8s.io":
+		return k.core.DiscoveryV1().RESTClient()
+	}
+	return k.core.CoreV1().RESTClient()
+}
+
+// kubeStore is where a reflector puts one kind's objects: on into the queue.
+type kubeStore struct {
+	kind      *kind
+	converter Converter
+	queue     *Queue
+	synced    func()
+	known     map[ID]struct{}
+	// understood is set once an object said something.
+	understood bool
+}
+
+// Add delivers an object.
+func (s *kubeStore) Add(obj any) error { return s.Update(obj) }
+
+// Update delivers an object. One that cannot be understood keeps what it said
+// last, and is reported.
+func (s *kubeStore) Update(obj any) error {
+	batch := map[ID]Object{}
+	s.take(obj, batch)
+	s.queue.Set(batch)
+	s.settle()
+	return nil
+}
+
+func (s *kubeStore) take(obj any, batch map[ID]Object) {
+	o, ok := obj.(object)
+	if !ok {
+		return
+	}
+	id := s.kind.idOf(o)
+	s.known[id] = struct{}{}
+	rows, err := s.converter.convert(s.kind, o)
+	if err != nil {
+		s.queue.Report(id.String(), err.Error())
+		return
+	}
+	s.understood = s.understood || len(rows) > 0
+	s.queue.Report(id.String(), "")
+	batch[id] = Object{Created: o.GetCreationTimestamp().Time, Rows: rows}
+}
+
+// Delete delivers that an object is gone.
+func (s *kubeStore) Delete(obj any) error {
+	o, ok := obj.(object)
+	if !ok {
+		return nil
+	}
+	id := s.kind.idOf(o)
+	delete(s.known, id)
+	s.queue.Report(id.String(), "")
+	s.queue.Set(map[ID]Object{id: {}})
+	return nil
+}
+
+// Replace delivers a whole list: all of it, and that what is not in it is gone.
+func (s *kubeStore) Replace(list []any, _ string) error {
+	gone := s.known
+	s.known = make(map[ID]struct{}, len(list))
+	batch := make(map[ID]Object, len(list))
+	for _, obj := range list {
+		s.take(obj, batch)
+	}
+	for id := range gone {
+		if _, ok := s.known[id]; !ok {
+			batch[id] = Object{}
+			s.queue.Report(id.String(), "")
+		}
+	}
+	s.queue.Set(batch)
+	s.queue.Report("watch of "+s.kind.name, "")
+	s.settle()
+	return nil
+}
+
+// settle counts the kind as synced. That of the topology's own ConfigMap waits
+// for one that can be read: without its policy nothing may be served.
+func (s *kubeStore) settle() {
+	if s.kind.name == "ConfigMap" {
+		what := "configuration " + topology.ConfigMapName(s.converter.Topology.Name)
+		if !s.understood {
+			s.queue.Report(what, "there is no usable ConfigMap yet")
+			return
+		}
+		s.queue.Report(what, "")
+	}
+	s.synced()
+}
+
+// empty forgets all objects of a kind that is not served.
+func (s *kubeStore) empty() {
+	_ = s.Replace(nil, "") // never fails
+}
+
+// Resync has nothing to do: nothing is kept here.
+func (s *kubeStore) Resync() error { return nil }
