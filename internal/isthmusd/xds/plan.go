@@ -13,6 +13,9 @@ import (
 type batch struct {
 	resources []*resource.Resource
 	removed   []string
+	// changed are those of the resources that the client does not have; the state
+	// of the world brings the others along.
+	changed []*resource.Resource
 	// shared is set when resources are exactly its changed ones, whose encoding
 	// other streams use too.
 	shared *diff
@@ -43,7 +46,7 @@ func (s *stream) plan(w *watch, set *resource.Set) batch {
 		s.planDiff(&b, w, set)
 	}
 	answered := s.planDue(&b, w, set)
-	b.answer = w.answer
+	b.answer, b.changed = w.answer, b.resources
 	w.answer, w.have, w.sent = false, nil, set
 	if s.protocol == Delta {
 		return b

@@ -174,7 +174,7 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	w.nonce = h.nonce
 	f := flight{nonce: h.nonce, sentAt: now, state: state, added: b.resources, removed: b.removed, late: b.apart}
 	if w.typ == resource.Cluster {
-		f.holds = s.resend(b.resources)
+		f.holds = s.resend(b.changed)
 	}
 	w.flights = append(w.flights, f)
 	return nil
