@@ -49,9 +49,10 @@ func upCommand(w *where) *cobra.Command {
 	f.StringVar(&access, "kubeconfig", "", "where to write the kubeconfig (default DIR/kubeconfig, or DIR/NAME/kubeconfig)")
 	f.StringSliceVar(&s.Images, "image", nil, "image archives to import while the cluster starts")
 	f.StringVar(&testapp, "testapp", "", "test application that plays the outside (default REPOSITORY/bin/testapp)")
-	f.BoolVar(&s.Policy.Disabled, "np-off", true, "do not enforce NetworkPolicies")
+	f.BoolVar(&s.Policy.Disabled, "np-off", false, "do not enforce NetworkPolicies")
 	f.StringVar(&s.Policy.Deny, "np-deny", "reject", "what a NetworkPolicy does to traffic: reject, which is noticed at once, or drop")
 	f.StringVar(&s.Policy.Established, "np-established", "cut", "connections that a new NetworkPolicy forbids: cut or keep")
+	f.StringVar(&s.Policy.Blocks, "np-blocks", "any", "whether an ipBlock that covers the node's address means it: any or not-node")
 	f.DurationVar(&s.Policy.Window, "np-window", 0, "how long a new pod stays unfiltered")
 	return c
 }

@@ -9,7 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/enforce"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/loadbalancer"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/nft"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/policy"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
@@ -18,4 +21,20 @@ func (n *node) serve(ctx context.Context, services *errgroup.Group) {
 	services.Go(func() error {
 		return loadbalancer.Run(ctx, n.client, netip.MustParsePrefix(spec.LoadBalancerCIDR))
 	})
+	if !n.Policy.Disabled {
+		services.Go(func() error { return enforce.Run(ctx, n.client, n.enforcement()) })
+	}
+}
+
+// enforcement translates the cluster's settings.
+func (n *node) enforcement() enforce.Options {
+	settings := nft.Settings{Reject: n.Policy.Deny == "reject", KeepEstablished: n.Policy.Established == "keep"}
+	o := enforce.Options{
+		Window:  n.Policy.Window,
+		Program: func(r policy.Rules) error { return nft.Program(r, settings) },
+	}
+	if n.Policy.Blocks == "not-node" {
+		o.Compile.NotBlocks = []netip.Prefix{netip.MustParsePrefix(n.NodeIP() + "/32")}
+	}
+	return o
 }

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -53,6 +55,7 @@ type Policy struct {
 	Disabled    bool          `json:"disabled"`
 	Deny        string        `json:"deny"`        // drop or reject
 	Established string        `json:"established"` // keep or cut connections that a new policy forbids
+	Blocks      string        `json:"blocks"`      // whether an ipBlock covers the node's address: any or not-node
 	Window      time.Duration `json:"window"`      // how long a new pod stays unfiltered
 }
 
@@ -70,13 +73,17 @@ func (c Cluster) Validate() error {
 	if !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Bin) {
 		errs = append(errs, fmt.Errorf("directories %q and %q: want absolute paths", c.Dir, c.Bin))
 	}
-	if d := c.Policy.Deny; d != "drop" && d != "reject" {
-		errs = append(errs, fmt.Errorf("deny %q: want drop or reject", d))
-	}
-	if e := c.Policy.Established; e != "keep" && e != "cut" {
-		errs = append(errs, fmt.Errorf("established %q: want keep or cut", e))
-	}
+	errs = append(errs, oneOf("deny", c.Policy.Deny, "drop", "reject"),
+		oneOf("established", c.Policy.Established, "cut", "keep"),
+		oneOf("blocks", c.Policy.Blocks, "any", "not-node"))
 	return errors.Join(errs...)
+}
+
+func oneOf(name, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%s %q: want %s", name, value, strings.Join(allowed, " or "))
 }
 
 // Path is a file below the cluster's directory.

@@ -148,13 +148,12 @@ func newNamespace(path string) error {
 	return <-result
 }
 
+// forward lets the caller's network namespace pass IPv4 on. Of IPv6 there are
+// link-local addresses only.
 func forward() error {
 	// /proc/sys/net is that of the thread that opens it.
-	for _, f := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		err := os.WriteFile("/proc/sys/net/"+f, []byte("1"), 0)
-		if err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("switch on forwarding: %w", err)
-		}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return fmt.Errorf("switch on forwarding: %w", err)
 	}
 	return nil
 }
