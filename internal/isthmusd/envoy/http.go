@@ -1,0 +1,130 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
+)
+
+// Names of HTTP filters; per-route configuration goes by them.
+const (
+	corsFilter  = "envoy.filters.http.cors"
+	faultFilter = "envoy.filters.http.fault"
+	alpnFilter  = "envoy.filters.http.set_filter_state"
+)
+
+// alpnState overrides the protocols that a cluster offers in its handshake.
+const alpnState = "envoy.network.application_protocols"
+
+// serverName is what a gateway calls itself.
+const serverName = "istio-envoy"
+
+func (p *packer) http(h *ir.HTTP, d ir.Direction) *listenerv3.Filter {
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix:        h.StatPrefix,
+		HttpFilters:       p.httpFilters(h),
+		AccessLog:         p.accessLogs(h.AccessLog),
+		NormalizePath:     yes(),
+		UseRemoteAddress:  no(),
+		StreamIdleTimeout: durationpb.New(never),
+		UpgradeConfigs:    []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+	}
+	p.setRoutes(m, h)
+	setEdge(m, h)
+	return p.networkFilter("envoy.filters.network.http_connection_manager", m)
+}
+
+func (p *packer) setRoutes(m *hcmv3.HttpConnectionManager, h *ir.HTTP) {
+	if h.Routes != nil {
+		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: p.routeConfig(*h.Routes)}
+		return
+	}
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+		ConfigSource:    ads(0),
+		RouteConfigName: h.RouteName,
+	}}
+}
+
+// setEdge says what is believed of the client, and what it is told.
+func setEdge(m *hcmv3.HttpConnectionManager, h *ir.HTTP) {
+	m.ServerHeaderTransformation = hcmv3.HttpConnectionManager_PASS_THROUGH
+	switch h.Edge {
+	case ir.FromMesh:
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+			Subject: yes(), Dns: true, Uri: true,
+		}
+	case ir.FromOutside:
+		m.UseRemoteAddress = yes()
+		m.XffNumTrustedHops = h.Hops
+		m.ServerName = serverName
+		m.ServerHeaderTransformation = hcmv3.HttpConnectionManager_OVERWRITE
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+			Subject: yes(), Cert: true, Dns: true, Uri: true,
+		}
+	case ir.FromSidecar:
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE
+	}
+}
+
+func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
+	var out []*hcmv3.HttpFilter
+	add := func(name string, m proto.Message) {
+		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+	}
+	if h.Edge == ir.FromSidecar {
+		add("envoy.filters.http.header_mutation", meshHeaders())
+	}
+	if len(h.UpstreamALPN) > 0 {
+		add(alpnFilter, offerALPN(h.UpstreamALPN))
+	}
+	if h.Edge == ir.FromApplication || h.Edge == ir.FromOutside {
+		add(faultFilter, &faultv3.HTTPFault{})
+		add(corsFilter, &corsv3.Cors{})
+	}
+	add("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: h.Edge == ir.FromSidecar})
+	return out
+}
+
+// meshHeaders removes what only proxies should see before a request leaves the mesh.
+func meshHeaders() *headerv3.HeaderMutation {
+	remove := func(m ir.StringMatch) *mutationv3.HeaderMutation {
+		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: stringMatcher(m)},
+		}}
+	}
+	return &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		remove(ir.StringMatch{Kind: ir.MatchPrefix, Value: "x-envoy-"}),
+		remove(ir.StringMatch{Kind: ir.MatchExact, Value: "x-forwarded-client-cert"}),
+		remove(ir.StringMatch{Kind: ir.MatchPrefix, Value: "x-isthmus-"}),
+	}}}
+}
+
+func offerALPN(protocols []string) *httpstatev3.Config {
+	return &httpstatev3.Config{OnRequestHeaders: []*statev3.FilterStateValue{{
+		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: alpnState},
+		SharedWithUpstream: statev3.FilterStateValue_ONCE,
+		Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: strings.Join(protocols, ",")},
+			}},
+		}},
+	}}}
+}

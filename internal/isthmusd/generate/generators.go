@@ -1,0 +1,16 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package generate
+
+import "github.com/isthmus-mesh/isthmus/internal/isthmusd/resolve"
+
+// generators is all that a proxy can get.
+func generators() []generator {
+	return []generator{
+		clusters(resolve.Sidecar, resolve.SidecarClusters, resolve.SidecarCluster),
+		endpoints(resolve.Sidecar, resolve.Assignments, resolve.Assignment),
+		listeners(resolve.Sidecar, resolve.SidecarListeners, resolve.SidecarListener),
+		routes(resolve.Sidecar, resolve.SidecarRoutes, resolve.SidecarRoute),
+	}
+}

@@ -1,0 +1,178 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package generate
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+var update = flag.Bool("update", false, "write what the tests make into testdata")
+
+// testCase is a directory of testdata.
+type testCase struct {
+	dir     string
+	snap    *snapshot.Snapshot
+	proxies map[string]*model.Proxy
+}
+
+// proxySpec is how the ConfigMap "proxies" of an input describes a proxy.
+type proxySpec struct {
+	Type, Namespace, Name, ServiceAccount, Locality, Node string
+	IPs                                                   []netip.Addr
+	Labels                                                map[string]string
+}
+
+func cases(t testing.TB) map[string]testCase {
+	t.Helper()
+	dirs, err := filepath.Glob("testdata/*/input.yaml")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	out := map[string]testCase{}
+	for _, input := range dirs {
+		dir := filepath.Dir(input)
+		out[filepath.Base(dir)] = readCase(t, dir)
+	}
+	return out
+}
+
+func readCase(t testing.TB, dir string) testCase {
+	t.Helper()
+	docs, err := os.ReadFile(filepath.Join(dir, "input.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := ingest.Load(docs, topology.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testCase{dir: dir, snap: snap, proxies: map[string]*model.Proxy{}}
+	for doc := range strings.SplitSeq(string(docs), "\n---\n") {
+		var m struct {
+			Metadata struct{ Name string }
+			Data     map[string]string
+		}
+		if yaml.Unmarshal([]byte(doc), &m) != nil || m.Metadata.Name != "proxies" {
+			continue
+		}
+		for name, text := range m.Data {
+			var p proxySpec
+			if err := yaml.UnmarshalStrict([]byte(text), &p); err != nil {
+				t.Fatal(err)
+			}
+			c.proxies[name] = &model.Proxy{
+				ID: name, Type: p.Type, Namespace: p.Namespace, Name: p.Name, IPs: p.IPs, Labels: p.Labels,
+				ServiceAccount: p.ServiceAccount, Locality: p.Locality, Node: p.Node, Delta: true,
+			}
+		}
+	}
+	return c
+}
+
+// resources is all that a proxy gets, by type and name.
+type resources map[resource.Type]map[string]proto.Message
+
+func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resources {
+	t.Helper()
+	out := resources{}
+	b := New()
+	for kind := range resource.NumTypes {
+		out[kind] = map[string]proto.Message{}
+		names, err := b.Names(snap.View(p, nil), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			m, _, err := b.Build(snap.View(p, nil), kind, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m == nil {
+				t.Errorf("%s %q is listed, yet there is none", kind.URL(), name)
+				continue
+			}
+			if v, ok := m.(interface{ ValidateAll() error }); ok {
+				if err := v.ValidateAll(); err != nil {
+					t.Errorf("%s %q: %v", kind.URL(), name, err)
+				}
+			}
+			out[kind][name] = m
+		}
+	}
+	return out
+}
+
+func typeName(k resource.Type) string {
+	return [...]string{"clusters", "endpoints", "listeners", "routes", "secrets"}[k]
+}
+
+// render writes resources as stable, readable JSON.
+func render(t testing.TB, rs resources) []byte {
+	t.Helper()
+	doc := map[string][]json.RawMessage{}
+	for kind, byName := range rs {
+		for _, name := range slices.Sorted(maps.Keys(byName)) {
+			raw, err := protojson.Marshal(byName[name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			doc[typeName(kind)] = append(doc[typeName(kind)], raw)
+		}
+	}
+	flat, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, flat, "", " "); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for name, tc := range cases(t) {
+		for proxy, p := range tc.proxies {
+			t.Run(name+"/"+proxy, func(t *testing.T) {
+				t.Parallel()
+				got := render(t, generateAll(t, tc.snap, p))
+				path := filepath.Join(tc.dir, proxy+".json")
+				if *update {
+					if err := os.WriteFile(path, got, 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(string(want), string(got)); diff != "" {
+					t.Errorf("run with -update if this is meant:\n%s", diff)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,203 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolve
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// scope is what one proxy may see: services by exportTo and by the Sidecar that
+// applies to it, one per host.
+type scope struct {
+	v       *snapshot.View
+	ns      string
+	root    string
+	router  bool
+	sidecar *model.Sidecar
+	imports []importRule // nil imports everything
+}
+
+// importRule is one "namespace/host" of a Sidecar's egress.
+type importRule struct {
+	namespace, host string
+	port            uint32 // 0: every port
+}
+
+func newScope(v *snapshot.View) *scope {
+	s := &scope{v: v, ns: v.ProxyNamespace(), root: v.Config().Namespace, router: v.ProxyType() == typeRouter}
+	if s.router {
+		return s
+	}
+	s.sidecar = chooseSidecar(v, s.ns, s.root)
+	if s.sidecar != nil {
+		s.imports = importRules(s.sidecar.Spec, s.ns)
+	}
+	return s
+}
+
+// chooseSidecar finds the Sidecar for the proxy: one that selects it, the
+// namespace's, or the root namespace's.
+func chooseSidecar(v *snapshot.View, ns, root string) *model.Sidecar {
+	var general *model.Sidecar
+	for _, s := range v.Sidecars(ns) {
+		selector := s.Spec.GetWorkloadSelector().GetLabels()
+		switch {
+		case len(selector) == 0 && general == nil:
+			general = s
+		case len(selector) > 0 && v.ProxyMatches(selector):
+			return s
+		}
+	}
+	if general != nil || ns == root {
+		return general
+	}
+	for _, s := range v.Sidecars(root) {
+		if len(s.Spec.GetWorkloadSelector().GetLabels()) == 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+func importRules(spec *networking.Sidecar, ns string) []importRule {
+	var out []importRule
+	for _, e := range spec.GetEgress() {
+		for _, h := range e.GetHosts() {
+			from, host, ok := strings.Cut(h, "/")
+			if !ok || from == "~" {
+				continue
+			}
+			if from == "." {
+				from = ns
+			}
+			out = append(out, importRule{from, strings.ToLower(host), e.GetPort().GetNumber()})
+		}
+	}
+	if len(spec.GetEgress()) > 0 && out == nil {
+		out = []importRule{}
+	}
+	return out
+}
+
+// imported tells whether the Sidecar lets something with this host and
+// namespace in, on some port.
+func (s *scope) imported(namespace, host string) bool {
+	return s.imports == nil || slices.ContainsFunc(s.imports, func(r importRule) bool {
+		return r.lets(namespace, host)
+	})
+}
+
+// importedOn is imported for one port.
+func (s *scope) importedOn(namespace, host string, port uint32) bool {
+	return s.imports == nil || slices.ContainsFunc(s.imports, func(r importRule) bool {
+		return r.lets(namespace, host) && (r.port == 0 || r.port == port)
+	})
+}
+
+func (r importRule) lets(namespace, host string) bool {
+	return (r.namespace == "*" || r.namespace == namespace) && covers(r.host, host)
+}
+
+// exported tells whether an object of one namespace is visible in another.
+func exported(to []string, defaults []string, from, into string) bool {
+	if len(to) == 0 {
+		to = defaults
+	}
+	if len(to) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(to, func(e string) bool {
+		return e == "*" || e == into || (e == "." && from == into)
+	})
+}
+
+func (s *scope) sees(svc *model.Service) bool {
+	return exported(svc.ExportTo, s.v.Mesh().GetDefaultServiceExportTo(), svc.Namespace, s.ns) &&
+		s.imported(svc.Namespace, svc.Host)
+}
+
+// service finds what a host means to this proxy, or nil.
+func (s *scope) service(host string) *model.Service {
+	return s.choose(s.v.ServicesByHost(host))
+}
+
+// choose picks among the declarations of one host: the proxy's own namespace
+// before the root namespace before the oldest.
+func (s *scope) choose(candidates []*model.Service) *model.Service {
+	var best *model.Service
+	rank := 3
+	for _, c := range candidates {
+		if r := s.rank(c.Namespace); r < rank && s.sees(c) {
+			best, rank = c, r
+		}
+	}
+	return best
+}
+
+func (s *scope) rank(namespace string) int {
+	switch namespace {
+	case s.ns:
+		return 0
+	case s.root:
+		return 1
+	}
+	return 2
+}
+
+// only leaves one service per host: the one that service() would find. The
+// candidates are all services with a common property; another declaration of
+// the same host without it may win over all of them.
+func (s *scope) only(candidates []*model.Service) []*model.Service {
+	out := make([]*model.Service, 0, len(candidates))
+	for _, c := range candidates {
+		if s.sees(c) && s.service(c.Host) == c {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// services lists what the proxy sees, by host.
+func (s *scope) services() []*model.Service {
+	out := s.only(s.v.Services())
+	slices.SortFunc(out, func(a, b *model.Service) int { return cmp.Compare(a.Host, b.Host) })
+	return out
+}
+
+// onPort lists the services that the proxy sees on a port, oldest first.
+func (s *scope) onPort(port uint32) []*model.Service {
+	return slices.DeleteFunc(s.only(s.v.ServicesByPort(port)), func(c *model.Service) bool {
+		return !s.importedOn(c.Namespace, c.Host, port)
+	})
+}
+
+// registryOnly tells whether hosts that nobody registered are refused. The
+// platform's refusal is a floor: only the root namespace's Sidecars may lift it.
+func (s *scope) registryOnly() bool {
+	mesh := s.v.Config().Outbound == topology.RegistryOnly
+	if s.sidecar == nil || s.sidecar.Spec.GetOutboundTrafficPolicy() == nil {
+		return mesh
+	}
+	own := s.sidecar.Spec.GetOutboundTrafficPolicy().GetMode() == networking.OutboundTrafficPolicy_REGISTRY_ONLY
+	if s.sidecar.Namespace == s.root {
+		return own
+	}
+	return mesh || own
+}
+
+// fallthroughCluster takes TCP that no service claims.
+func (s *scope) fallthroughCluster() string {
+	if s.registryOnly() {
+		return blackHoleCluster
+	}
+	return passthroughCluster
+}

@@ -1,0 +1,131 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolve
+
+import (
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
+)
+
+// systemRoots is where the proxy's image keeps the public authorities.
+const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
+
+// secure decides on TLS towards a destination's endpoints: what the
+// DestinationRule says, else mesh TLS to endpoints that can end it.
+func (s *scope) secure(c *ir.Cluster, d destination) {
+	t := d.policy.tls
+	switch {
+	case t == nil:
+		s.autoTLS(c, d)
+	case t.GetMode() == networking.ClientTLSSettings_DISABLE:
+	case t.GetMode() == networking.ClientTLSSettings_ISTIO_MUTUAL:
+		c.TLS = s.mutual(c, d)
+		if t.GetSni() != "" {
+			c.TLS.SNI = t.GetSni()
+		}
+		if len(t.GetSubjectAltNames()) > 0 {
+			c.TLS.Server.SANs = sans(t.GetSubjectAltNames())
+		}
+	default:
+		c.TLS = s.originate(c, d)
+	}
+}
+
+// autoTLS is mesh TLS by what each endpoint says of itself. Where endpoints are
+// not known beforehand, all must be able.
+func (s *scope) autoTLS(c *ir.Cluster, d destination) {
+	off := s.v.Mesh().GetEnableAutoMtls() != nil && !s.v.Mesh().GetEnableAutoMtls().GetValue()
+	if off || d.svc.External {
+		return
+	}
+	switch c.Discovery {
+	case ir.EDS:
+		c.TLS, c.Auto = s.mutual(c, d), true
+	case ir.OriginalDst:
+		if s.v.Summary(d.svc.ServiceKey).AllTLS {
+			c.TLS = s.mutual(c, d)
+		}
+	}
+}
+
+func (s *scope) mutual(c *ir.Cluster, d destination) *ir.ClientTLS {
+	accounts := s.v.Summary(d.svc.ServiceKey).ServiceAccounts
+	t := meshClientTLS(s.v.Config(), meshSNI(d.key), accounts, c.Protocol)
+	for _, san := range d.svc.SubjectAltNames {
+		t.Server.SANs = append(t.Server.SANs, sans([]string{san})...)
+	}
+	return t
+}
+
+// originate is TLS of the outside world's kind. A certificate must fit the name
+// that was asked for, unless verification is given up expressly.
+func (s *scope) originate(c *ir.Cluster, d destination) *ir.ClientTLS {
+	t := d.policy.tls
+	out := &ir.ClientTLS{SNI: t.GetSni(), Server: &ir.Validation{SkipVerify: t.GetInsecureSkipVerify().GetValue()}}
+	if c.Protocol == ir.HTTP2 {
+		out.ALPN = []string{"h2"}
+	}
+	names := t.GetSubjectAltNames()
+	if len(names) == 0 {
+		names = d.svc.SubjectAltNames
+	}
+	host := d.key.host
+	switch {
+	case out.SNI != "":
+	case c.Protocol != ir.Bytes:
+		out.SNIFromHost = true
+	case !strings.HasPrefix(host, "*"):
+		out.SNI = host
+	}
+	if len(names) == 0 && out.SNI != "" {
+		names = []string{out.SNI}
+	}
+	s.credentials(out, d)
+	if out.Server.SkipVerify {
+		out.Server.CA, out.Server.CAFile = nil, ""
+		return out
+	}
+	out.Server.SANs = sans(names)
+	return out
+}
+
+// credentials says where certificate and authorities come from.
+func (s *scope) credentials(out *ir.ClientTLS, d destination) {
+	t := d.policy.tls
+	mutual := t.GetMode() == networking.ClientTLSSettings_MUTUAL
+	if name := t.GetCredentialName(); name != "" {
+		ref := credentialRef(name)
+		out.Server.CA = &ir.SecretRef{Name: ref + caSuffix, Source: ir.FromControlPlane}
+		if mutual {
+			out.Certificate = &ir.SecretRef{Name: ref, Source: ir.FromControlPlane}
+		}
+		return
+	}
+	out.Server.CAFile = t.GetCaCertificates()
+	if out.Server.CAFile == "" {
+		out.Server.CAFile = systemRoots
+	}
+	if mutual && t.GetClientCertificate() != "" {
+		out.Files = &ir.KeyFiles{Certificate: t.GetClientCertificate(), Key: t.GetPrivateKey()}
+	}
+}
+
+// sans are expected names: URIs are told by their scheme, wildcards by their star.
+func sans(names []string) []ir.SAN {
+	var out []ir.SAN
+	for _, n := range names {
+		san := ir.SAN{Kind: ir.DNSSAN, Match: ir.StringMatch{Kind: ir.MatchExact, Value: n}}
+		if strings.Contains(n, "://") {
+			san.Kind = ir.URISAN
+		}
+		if star := strings.HasPrefix(n, "*."); star {
+			san.Match = ir.StringMatch{Kind: ir.MatchSuffix, Value: n[1:]}
+		}
+		out = append(out, san)
+	}
+	return out
+}

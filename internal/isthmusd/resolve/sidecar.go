@@ -1,0 +1,84 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolve
+
+import (
+	"net/netip"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+)
+
+// SidecarListeners lists a sidecar's listeners.
+func SidecarListeners(v *snapshot.View) []string {
+	return append(outboundListeners(newScope(v)), virtualInbound)
+}
+
+// SidecarListener resolves a sidecar's listener; nil if there is none of that name.
+func SidecarListener(v *snapshot.View, name string) *ir.Listener {
+	if name == virtualInbound {
+		return inboundListener(v)
+	}
+	s := newScope(v)
+	if name == virtualOutbound {
+		return catchAll(s)
+	}
+	ip, port, ok := parseListener(name)
+	switch {
+	case !ok || reserved(port):
+		return nil
+	case ip == wildcardIP(v):
+		return portListener(s, port)
+	}
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return nil
+	}
+	return addressListener(s, addr, port)
+}
+
+// SidecarRoutes lists a sidecar's route tables.
+func SidecarRoutes(v *snapshot.View) []string { return outboundRoutes(newScope(v)) }
+
+// SidecarRoute resolves a sidecar's route table, or nil.
+func SidecarRoute(v *snapshot.View, name string) *ir.RouteConfig {
+	return outboundRouteTable(newScope(v), name)
+}
+
+// SidecarClusters lists a sidecar's clusters.
+func SidecarClusters(v *snapshot.View) []string {
+	out := append(fixedClusters(), outboundClusters(newScope(v))...)
+	return append(out, inboundClusters(v)...)
+}
+
+// SidecarCluster resolves a sidecar's cluster, or nil.
+func SidecarCluster(v *snapshot.View, name string) *ir.Cluster {
+	if name == inboundPassthrough {
+		return inbound(v, 0)
+	}
+	if port, ok := parseInbound(name); ok {
+		return inbound(v, port)
+	}
+	return outwardCluster(newScope(v), name)
+}
+
+// outwardCluster resolves what all proxies but the egress gateway have.
+func outwardCluster(s *scope, name string) *ir.Cluster {
+	if k, ok := parseOutbound(name); ok {
+		return outbound(s, k)
+	}
+	return fixedCluster(s, name)
+}
+
+// Assignments lists the endpoint sets of a sidecar or gateway.
+func Assignments(v *snapshot.View) []string { return assignments(newScope(v)) }
+
+// Assignment resolves one of them, or nil.
+func Assignment(v *snapshot.View, name string) *ir.Assignment {
+	k, ok := parseOutbound(name)
+	if !ok {
+		return nil
+	}
+	return assignment(newScope(v), k)
+}

@@ -1,0 +1,88 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolve
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// maxKey is the longest key in clear: Envoy refuses cluster names over 255 bytes.
+const maxKey = 200
+
+// via tells whether a destination is reached through the egress gateway. It is
+// the only place that knows: listeners and routes are the same in every
+// topology, so moving between topologies cuts no connection.
+func via(s *scope, svc *model.Service) bool {
+	c := s.v.Config()
+	return c.Topology == topology.EgressGateway && c.EgressGateway != nil && registeredOutside(svc) &&
+		RoleOf(s.v) != Egress
+}
+
+// registeredOutside tells whether somebody declared an external host with a
+// ServiceEntry. An ExternalName Service declares none: it is an alias.
+func registeredOutside(svc *model.Service) bool {
+	return svc.External && svc.Object.Kind == model.KindServiceEntry
+}
+
+// egressHost is the host of the egress gateway's own Service.
+func egressHost(c topology.Config) string {
+	return c.EgressGateway.Service + "." + c.EgressGateway.Namespace + ".svc." + c.ClusterDomain
+}
+
+// egressAssignment names the endpoints that all clusters share which go through
+// the gateway.
+func egressAssignment(c topology.Config) string {
+	return outboundCluster(uint32(c.EgressGateway.Port), "", egressHost(c))
+}
+
+// throughGateway points a cluster at the egress gateway. Of the user's policy
+// only the limits per client hold here; the gateway applies the others.
+func throughGateway(s *scope, c *ir.Cluster, d destination) {
+	cfg := s.v.Config()
+	c.Discovery = ir.EDS
+	c.Assignment = egressAssignment(cfg)
+	s.applyPool(c, d.policy.pool)
+	c.Pool = ir.Pool{
+		MaxPending: c.Pool.MaxPending, MaxRequests: c.Pool.MaxRequests, MaxRetries: c.Pool.MaxRetries,
+		ConnectTimeout: s.v.Mesh().GetConnectTimeout().AsDuration(),
+	}
+	c.Protocol = upstreamProtocol(d.port.Protocol)
+	// A gateway pod that cannot be connected to is left alone; what the host
+	// behind it answers says nothing about the gateway.
+	c.Outlier = &ir.Outlier{OnlyLocal: true}
+	account := cfg.EgressGateway.Namespace + "/" + cfg.EgressGateway.ServiceAccount
+	c.TLS = meshClientTLS(cfg, egressKey(s.v, d.svc, d.key.port, d.key.subset), []string{account}, c.Protocol)
+}
+
+// egressKey is the SNI by which a client names a destination to the egress
+// gateway, and the gateway's cluster of that name. It is a hash where the clear
+// form would be ambiguous, too long, or hold a star.
+func egressKey(v *snapshot.View, svc *model.Service, port uint32, subset string) string {
+	k := subsetKey{port, subset, svc.Host}
+	clear := meshSNI(k)
+	if len(clear) <= maxKey && !strings.Contains(svc.Host, "*") && unique(v, svc, port) {
+		return clear
+	}
+	sum := sha256.Sum256([]byte(svc.Namespace + "/" + svc.Host))
+	return fmt.Sprintf("outbound_.%d_.%s_.%s.egress.isthmus", port, subset, hex.EncodeToString(sum[:6]))
+}
+
+// unique tells whether the entry is the only one for its host and port.
+func unique(v *snapshot.View, svc *model.Service, port uint32) bool {
+	n := 0
+	for _, other := range v.ServicesByHost(svc.Host) {
+		if _, ok := other.PortNumber(port); ok && registeredOutside(other) {
+			n++
+		}
+	}
+	return n <= 1
+}
