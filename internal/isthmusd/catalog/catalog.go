@@ -105,8 +105,9 @@ func New(o Options) *Catalog {
 // Ready is false until the first Update.
 func (c *Catalog) Ready() bool { return c.published.Load() != nil }
 
-// Watch sends to notify, without blocking, after each change of some State. The
-// channel should have room for one.
+// Watch sends to notify, without blocking, after each Update, also when no State
+// changed: a proxy's own pod may have, and with it the class. The channel should
+// have room for one.
 func (c *Catalog) Watch(notify chan<- struct{}) (stop func()) {
 	c.watch.Lock()
 	defer c.watch.Unlock()
@@ -149,14 +150,12 @@ func (c *Catalog) Update(s *snapshot.Snapshot, changes snapshot.Changes) {
 	start := c.Now()
 	c.mu.Lock()
 	c.snap = s
-	changed := c.rebuild(c.dirty(changes))
-	changed = c.dropIdle() || changed
+	c.rebuild(c.dirty(changes))
+	c.dropIdle()
 	c.publish()
 	c.mu.Unlock()
 	c.Metrics.Updates.Observe(c.Now().Sub(start).Seconds())
-	if changed {
-		c.tellWatchers()
-	}
+	c.tellWatchers()
 }
 
 // dirty takes out of the catalog the variants that read something changed.
@@ -173,9 +172,9 @@ func (c *Catalog) dirty(changes snapshot.Changes) map[*variant]struct{} {
 	return out
 }
 
-// rebuild gives the users of dirty variants new ones, and tells whether any
-// class has another State or went.
-func (c *Catalog) rebuild(dirty map[*variant]struct{}) bool {
+// rebuild gives the users of dirty variants new ones and, where that matters,
+// a new State.
+func (c *Catalog) rebuild(dirty map[*variant]struct{}) {
 	work := map[*class]map[*variant]struct{}{}
 	for v := range dirty {
 		for k := range v.users {
@@ -185,55 +184,47 @@ func (c *Catalog) rebuild(dirty map[*variant]struct{}) bool {
 			work[k][v] = struct{}{}
 		}
 	}
-	changed := false
 	for k, stale := range work {
-		if c.refresh(k, stale) {
-			changed = true
-		}
+		c.refresh(k, stale)
 	}
-	merged, stamped := c.mergeClasses(), c.stampEpoch()
-	return changed || merged || stamped
+	c.mergeClasses()
+	c.stampEpoch()
 }
 
 // stampEpoch gives classes whose resources did not change the new epoch.
-func (c *Catalog) stampEpoch() bool {
-	epoch, changed := c.snap.Config().Epoch, false
+func (c *Catalog) stampEpoch() {
+	epoch := c.snap.Config().Epoch
 	for k := range c.classes {
 		if k.state.Epoch != epoch {
 			next := *k.state
 			next.Epoch, next.Revision = epoch, c.snap.Revision()
-			k.state, changed = &next, true
+			k.state = &next
 		}
 	}
-	return changed
 }
 
 // mergeClasses lets go of classes whose proxies another class serves as well,
 // since the attribute that parted them is not asked for any more.
-func (c *Catalog) mergeClasses() bool {
-	seen, changed := map[string]*class{}, false
+func (c *Catalog) mergeClasses() {
+	seen := map[string]*class{}
 	for k := range c.classes {
 		id := k.identity()
 		if other := seen[id]; other != nil {
 			other.inherit(k)
 			c.drop(k)
-			changed = true
 			continue
 		}
 		seen[id] = k
 	}
-	return changed
 }
 
-func (c *Catalog) dropIdle() bool {
-	now, round, changed := c.Now(), c.round.Load(), false
+func (c *Catalog) dropIdle() {
+	now, round := c.Now(), c.round.Load()
 	for k := range c.classes {
 		if k.idle(round, now) {
 			c.drop(k)
-			changed = true
 		}
 	}
-	return changed
 }
 
 func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {

@@ -139,9 +139,8 @@ func (c *Catalog) resolve(k *class, it item) bool {
 	return old == nil || old.resource != v.resource
 }
 
-// refresh replaces the stale variants of a class, and tells whether its State is
-// another now.
-func (c *Catalog) refresh(k *class, stale map[*variant]struct{}) bool {
+// refresh replaces the stale variants of a class.
+func (c *Catalog) refresh(k *class, stale map[*variant]struct{}) {
 	var changed [resource.NumTypes]bool
 	for t := range resource.NumTypes {
 		if _, ok := stale[k.lists[t]]; ok {
@@ -153,7 +152,7 @@ func (c *Catalog) refresh(k *class, stale map[*variant]struct{}) bool {
 			changed[v.kind] = c.resolve(k, v.item) || changed[v.kind]
 		}
 	}
-	return c.newState(k, changed)
+	c.newState(k, changed)
 }
 
 // relist renews the class's list of names of a type.
@@ -186,9 +185,9 @@ func (c *Catalog) relist(k *class, t resource.Type) bool {
 	return changed
 }
 
-// newState gives the class a State with new Sets for the changed types. Sets
-// with equal content are one, within the class and with others.
-func (c *Catalog) newState(k *class, changed [resource.NumTypes]bool) bool {
+// newState gives the class a State with new Sets for the changed types, unless
+// they turn out equal. Sets with equal content are one, also between classes.
+func (c *Catalog) newState(k *class, changed [resource.NumTypes]bool) {
 	next := resource.State{Revision: c.snap.Revision(), Epoch: c.snap.Config().Epoch}
 	if k.state != nil {
 		next.Sets = k.state.Sets
@@ -199,10 +198,9 @@ func (c *Catalog) newState(k *class, changed [resource.NumTypes]bool) bool {
 		}
 	}
 	if k.state != nil && next.Sets == k.state.Sets && next.Epoch == k.state.Epoch {
-		return false
+		return
 	}
 	k.state = &next
-	return true
 }
 
 func (c *Catalog) set(k *class, t resource.Type) *resource.Set {

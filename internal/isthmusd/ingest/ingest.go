@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
@@ -38,6 +39,8 @@ type Options struct {
 	// Sink gets every commit, in order, from one goroutine.
 	Sink func(*snapshot.Snapshot, snapshot.Changes)
 	Log  *slog.Logger
+	// Metrics are registered here when set.
+	Metrics prometheus.Registerer
 }
 
 // Ingest commits what its sources deliver.
@@ -45,11 +48,13 @@ type Ingest struct {
 	Options
 	queue   *Queue
 	sources []Source
+	metrics *metrics
 }
 
 // New returns an Ingest of these sources.
 func New(o Options, sources ...Source) *Ingest {
-	return &Ingest{Options: o, queue: newQueue(o.Log), sources: sources}
+	q := newQueue(o.Log)
+	return &Ingest{Options: o, queue: q, sources: sources, metrics: newMetrics(o.Metrics, q)}
 }
 
 // Queue is where sources deliver, and what knows how they are.
@@ -78,6 +83,8 @@ func (i *Ingest) commit(ctx context.Context) error {
 		if !synced || (len(batch) == 0 && !first) {
 			continue
 		}
+		i.metrics.commits.Inc()
+		i.metrics.objects.Add(float64(len(batch)))
 		snap, changes := i.Store.Commit(func(x *snapshot.Txn) { rows.apply(x, batch) })
 		if first || len(changes) > 0 {
 			i.Sink(snap, changes)
