@@ -106,6 +106,10 @@ func pairs(m map[string]string, sep string) string {
 	return b.String()
 }
 
+// logFormat is what the proxies log here: short, and with the caller's identity.
+const logFormat = "%START_TIME% %REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% route=%ROUTE_NAME% " +
+	"%UPSTREAM_CLUSTER% %UPSTREAM_HOST% from=%DOWNSTREAM_REMOTE_ADDRESS% peer=%DOWNSTREAM_PEER_URI_SAN%\n"
+
 // Topology is the one object that a person writes. Only spec.topology differs
 // between the three: the reporter's way out stands in all of them.
 func (s Scene) Topology(kind string) string {
@@ -123,5 +127,8 @@ spec:
       cidr: %s/32
       ports: [9000]
       podSelector: {matchLabels: {egress: direct}}
-`, kind, s.Service, s.Addresses[other])
+  telemetry:
+    accessLog:
+      format: %q
+`, kind, s.Service, s.Addresses[other], logFormat)
 }
