@@ -12,5 +12,11 @@ func generators() []generator {
 		endpoints(resolve.Sidecar, resolve.Assignments, resolve.Assignment),
 		listeners(resolve.Sidecar, resolve.SidecarListeners, resolve.SidecarListener),
 		routes(resolve.Sidecar, resolve.SidecarRoutes, resolve.SidecarRoute),
+
+		clusters(resolve.Gateway, resolve.GatewayClusters, resolve.GatewayCluster),
+		endpoints(resolve.Gateway, resolve.GatewayAssignments, resolve.Assignment),
+		listeners(resolve.Gateway, resolve.GatewayListeners, resolve.GatewayListener),
+		routes(resolve.Gateway, resolve.GatewayRoutes, resolve.GatewayRoute),
+		secrets(resolve.Gateway, resolve.GatewaySecrets, resolve.GatewaySecret),
 	}
 }

@@ -18,16 +18,22 @@ func assignments(s *scope) []string {
 	var names []string
 	for _, name := range outboundClusters(s) {
 		k, _ := parseOutbound(name)
-		d, ok := s.destination(k)
-		switch {
-		case !ok:
-		case via(s, d.svc):
-			names = append(names, egressAssignment(s.v.Config()))
-		case s.discovery(d) == ir.EDS:
-			names = append(names, outboundCluster(d.key.port, d.key.subset, d.key.host))
-		}
+		names = append(names, s.assignmentOf(k)...)
 	}
 	return names
+}
+
+// assignmentOf names the endpoint set of one cluster, if it has one.
+func (s *scope) assignmentOf(k subsetKey) []string {
+	d, ok := s.destination(k)
+	switch {
+	case !ok:
+	case via(s, d.svc):
+		return []string{egressAssignment(s.v.Config())}
+	case s.discovery(d) == ir.EDS:
+		return []string{outboundCluster(d.key.port, d.key.subset, d.key.host)}
+	}
+	return nil
 }
 
 // assignment resolves the endpoints of a destination.

@@ -4,6 +4,7 @@
 package resolve
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -30,6 +31,10 @@ type subsetKey struct {
 	port   uint32
 	subset string
 	host   string
+}
+
+func compareKeys(a, b subsetKey) int {
+	return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.port, b.port), cmp.Compare(a.subset, b.subset))
 }
 
 // outboundCluster is the name of a cluster, and of its endpoints' assignment.

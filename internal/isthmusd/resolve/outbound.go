@@ -261,9 +261,26 @@ func httpChains(s *scope, listener, route string) []ir.Chain {
 
 // tcpChain forwards a port's bytes to its service, or where TCP routes say.
 func tcpChain(s *scope, svc *model.Service, p model.Port) ir.Chain {
-	clusters := one(outboundCluster(p.Number, "", svc.Host))
-	t := &ir.TCP{StatPrefix: clusters[0].Cluster, Clusters: clusters, AccessLog: accessLog(s.v)}
-	return ir.Chain{Name: clusters[0].Cluster, TCP: t}
+	r := meshRouting(s, p.Number)
+	if vs := r.virtualService(svc.Host); vs != nil {
+		if c, ok := unconditional(r.tcp(vs)); ok {
+			return c
+		}
+	}
+	k := subsetKey{port: p.Number, host: svc.Host}
+	cluster := outboundCluster(k.port, "", k.host)
+	return ir.Chain{Name: cluster, TCP: &ir.TCP{
+		StatPrefix: cluster, Clusters: one(cluster), AccessLog: accessLog(s.v),
+		HashSource: s.policy(k).loadBalancer.GetConsistentHash().GetUseSourceIp(),
+	}}
 }
 
-func sniChains(s *scope, svc *model.Service, p model.Port) []ir.Chain { return nil }
+// sniChains are what TLS routes say of a service's port, if anything.
+func sniChains(s *scope, svc *model.Service, p model.Port) []ir.Chain {
+	r := meshRouting(s, p.Number)
+	vs := r.virtualService(svc.Host)
+	if vs == nil {
+		return nil
+	}
+	return r.tls(vs)
+}
