@@ -4,6 +4,7 @@
 package inject
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protojson"
+	"github.com/golang/protobuf/jsonpb" //nolint:staticcheck // what istio.io/api reads its own JSON with; protojson knows no "24h"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -223,7 +224,8 @@ func parseProxyConfig(s *settings, v string) error {
 		return errors.New("must be YAML")
 	}
 	var typed meshconfig.ProxyConfig
-	if err := protojson.Unmarshal(j, &typed); err != nil {
+	// Not typed.UnmarshalJSON, which ignores what it does not know.
+	if err := jsonpb.Unmarshal(bytes.NewReader(j), &typed); err != nil {
 		return fmt.Errorf("must be a ProxyConfig: %s", plain(err))
 	}
 	s.proxyConfig, err = proxyConfigMap(&typed)

@@ -10,12 +10,14 @@
 package validate
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protojson"
+	"github.com/golang/protobuf/jsonpb" //nolint:staticcheck // what istio.io/api reads its own JSON with; protojson knows no "24h"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
 )
@@ -89,14 +91,11 @@ func Check(o Object, rules Rules) Report {
 	if len(raw) == 0 || string(raw) == "null" {
 		raw = []byte("{}")
 	}
-	if err := protojson.Unmarshal(raw, spec); err != nil {
-		proto.Reset(spec)
-		if again := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, spec); again != nil {
-			root.refuse(plain(again), "see the API reference of "+o.Kind)
-			return report
-		}
-		root.warn(plain(err), "the field is not known to this version and is ignored")
+	if err := read(raw, spec); err != nil {
+		root.refuse(plain(err), "see the API reference of "+o.Kind)
+		return report
 	}
+	warnUnknown(root, raw, spec.ProtoReflect().Descriptor())
 	check(root, o.Namespace, spec, rules)
 	return report
 }
@@ -147,8 +146,13 @@ func check(c checker, namespace string, spec proto.Message, rules Rules) {
 	case *networking.Sidecar:
 		checkSidecar(c, s)
 	case *security.PeerAuthentication:
-		checkPeerAuthentication(c, s, namespace == rules.RootNamespace)
+		checkPeerAuthentication(c, s)
 	}
+}
+
+func read(raw []byte, into proto.Message) error {
+	u := jsonpb.Unmarshaler{AllowUnknownFields: true}
+	return u.Unmarshal(bytes.NewReader(raw), protoadapt.MessageV1Of(into))
 }
 
 // plain removes the non-breaking blank and the prefix of protobuf's messages.
