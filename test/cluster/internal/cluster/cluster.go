@@ -13,7 +13,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,10 +32,7 @@ const accessFile = "kubeconfig-path"
 // Up brings the cluster up and returns when it is ready. It writes a kubeconfig
 // to access. A cluster of that name that runs already is left as it is.
 func Up(c spec.Cluster, access string, progress io.Writer) error {
-	if os.Geteuid() != 0 {
-		return errors.New("a cluster needs root: it makes namespaces, mounts and cgroups")
-	}
-	if err := c.Validate(); err != nil {
+	if err := errors.Join(prerequisites(), c.Validate()); err != nil {
 		return err
 	}
 	if cell.Running(c.Dir) {
@@ -67,6 +66,24 @@ func Up(c spec.Cluster, access string, progress io.Writer) error {
 		return err
 	}
 	return follow(c, r, progress)
+}
+
+// prerequisites says what the machine lacks, all at once.
+func prerequisites() error {
+	var errs []error
+	if os.Geteuid() != 0 {
+		errs = append(errs, errors.New("a cluster needs root: it makes namespaces, mounts and cgroups"))
+	}
+	for program, pkg := range map[string]string{"runc": "runc", "nft": "nftables"} {
+		if _, err := exec.LookPath(program); err != nil {
+			errs = append(errs, fmt.Errorf("%s is missing: install package %s", program, pkg))
+		}
+	}
+	plugins := []string{"/usr/lib/cni/ptp", "/opt/cni/bin/ptp"}
+	if !slices.ContainsFunc(plugins, func(p string) bool { _, err := os.Stat(p); return err == nil }) {
+		errs = append(errs, errors.New("the CNI plugins are missing: install package containernetworking-plugins"))
+	}
+	return errors.Join(errs...)
 }
 
 // listen picks the port, the wanted one or else any free one: clusters in other

@@ -22,6 +22,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/image"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/sharedlib"
@@ -45,7 +46,7 @@ func Image(text io.Reader, o Options) (image.Image, error) {
 		return image.Image{}, err
 	}
 	for _, c := range s.Commands {
-		if err := b.command(c); err != nil {
+		if err := b.expandAndDo(c); err != nil {
 			return image.Image{}, fmt.Errorf("line %d: %s: %w", line(c.Location()), strings.ToUpper(c.Name()), err)
 		}
 	}
@@ -105,6 +106,24 @@ func (b *build) from(s *instructions.Stage) error {
 		b.image.Config.User = nonroot
 	}
 	return nil
+}
+
+// expandAndDo resolves quotes and variables first. Only ENV gives variables values
+// here; one without is an error rather than an empty word.
+func (b *build) expandAndDo(c instructions.Command) error {
+	if e, ok := c.(instructions.SupportsSingleWordExpansion); ok {
+		err := e.Expand(func(word string) (string, error) {
+			out, unknown, err := shell.NewLex('\\').ProcessWord(word, shell.EnvsFromSlice(b.image.Config.Env))
+			if err == nil && len(unknown) > 0 {
+				err = fmt.Errorf("%s: variables without an ENV of this stage are not supported", word)
+			}
+			return out, err
+		})
+		if err != nil {
+			return err //nolint:wrapcheck // says all
+		}
+	}
+	return b.command(c)
 }
 
 func (b *build) command(c instructions.Command) error {

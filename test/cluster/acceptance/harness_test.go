@@ -1,0 +1,205 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// repository is where the tests run from, relative to this package.
+const repository = "../../.."
+
+// cluster is one that a test brought up.
+type cluster struct {
+	t          *testing.T
+	devcluster string
+	testapp    string
+	dir, name  string
+	kubeconfig string
+}
+
+// build makes the programs that a test needs, or skips it.
+func build(t *testing.T) (devcluster, testapp string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: a cluster needs root")
+	}
+	if complete, _ := filepath.Glob(filepath.Join(cache(), "*", ".complete")); len(complete) == 0 {
+		t.Skipf("skipped: no cluster binaries in %s; run devcluster binaries", cache())
+	}
+	dir := t.TempDir()
+	devcluster, testapp = filepath.Join(dir, "devcluster"), filepath.Join(dir, "testapp")
+	goBuild(t, filepath.Join(repository, "test/cluster"), devcluster, "./cmd/devcluster")
+	goBuild(t, repository, testapp, "./test/app")
+	return devcluster, testapp
+}
+
+func cache() string {
+	if c := os.Getenv("DEVCLUSTER_CACHE"); c != "" {
+		return c
+	}
+	return filepath.Join(repository, ".work", "cluster-bin")
+}
+
+func goBuild(t *testing.T, dir, out, pkg string) {
+	t.Helper()
+	c := exec.Command("go", "build", "-o", out, pkg)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
+	if b, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, b)
+	}
+}
+
+// up brings a cluster up and takes it down when the test ends.
+func up(t *testing.T, devcluster, testapp, name string, args ...string) *cluster {
+	t.Helper()
+	dir := t.TempDir()
+	c := &cluster{t: t, devcluster: devcluster, testapp: testapp, dir: dir, name: name, kubeconfig: filepath.Join(dir, "access")}
+	image := filepath.Join(dir, "testapp.tar")
+	c.must("build", "--binary", testapp+"=/testapp", "--tag", "isthmus/testapp:test", "-o", image)
+	t.Cleanup(c.down)
+	c.must(append([]string{"up", "--testapp", testapp, "--image", image, "--kubeconfig", c.kubeconfig}, args...)...)
+	return c
+}
+
+func (c *cluster) down() {
+	c.t.Helper()
+	if c.t.Failed() {
+		b, _ := exec.Command("tail", "-n", "20", filepath.Join(c.dir, c.name, "logs", "cell.log")).CombinedOutput()
+		c.t.Logf("cell log:\n%s", b)
+	}
+	c.must("down")
+	c.leavesNothing()
+}
+
+// leavesNothing looks for what a cluster could leave on the machine.
+func (c *cluster) leavesNothing() {
+	c.t.Helper()
+	if _, err := os.Stat(filepath.Join(c.dir, c.name)); err == nil {
+		c.t.Errorf("directory %s is left", filepath.Join(c.dir, c.name))
+	}
+	if _, err := os.Stat(c.kubeconfig); err == nil {
+		c.t.Errorf("kubeconfig %s is left", c.kubeconfig)
+	}
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/devcluster-" + c.name + "-*"); len(left) > 0 {
+		c.t.Errorf("cgroups are left: %v", left)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), c.dir) {
+		c.t.Errorf("mounts below %s are left (%v)", c.dir, err)
+	}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, l := range lines {
+		if b, err := os.ReadFile(l); err == nil && bytes.Contains(b, []byte(c.dir+"/"+c.name)) {
+			c.t.Errorf("process is left: %s", bytes.ReplaceAll(b, []byte{0}, []byte(" ")))
+		}
+	}
+}
+
+// run runs the command and returns what it printed.
+func (c *cluster) run(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.devcluster, append([]string{"--name", c.name, "--dir", c.dir}, args...)...)
+	if args[0] == "kubectl" {
+		cmd = exec.CommandContext(ctx, c.devcluster, args...)
+	}
+	cmd.Dir = repository
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("devcluster %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+func (c *cluster) must(args ...string) string {
+	c.t.Helper()
+	out, err := c.run(args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+func (c *cluster) apply(yaml string) {
+	c.t.Helper()
+	f := filepath.Join(c.t.TempDir(), "objects.yaml")
+	if err := os.WriteFile(f, []byte(yaml), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	c.must("kubectl", "apply", "-f", f)
+}
+
+// answer is what the test application's client prints.
+type answer struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error"`
+	Body  any    `json:"body"`
+}
+
+// remote is whom the server saw.
+func (a answer) remote() string {
+	m, _ := a.Body.(map[string]any)
+	r, _ := m["remote"].(string)
+	ip, _, _ := strings.Cut(r, ":")
+	return ip
+}
+
+// ask runs the client in a pod, on the node ("node") or beyond the router ("outside").
+func (c *cluster) ask(from string, request ...string) answer {
+	c.t.Helper()
+	var out string
+	request = append(request, "--timeout", "2s")
+	switch from {
+	case "node":
+		out, _ = c.run(append([]string{"exec", "--", c.testapp}, request...)...)
+	case "outside":
+		out, _ = c.run(append([]string{"exec", "--outside", "--", c.testapp}, request...)...)
+	default:
+		out, _ = c.run(append([]string{"kubectl", "exec", from, "--", "/testapp"}, request...)...)
+	}
+	var a answer
+	if err := json.Unmarshal([]byte(out), &a); err != nil {
+		c.t.Fatalf("%s from %s printed %q: %v", request, from, out, err)
+	}
+	return a
+}
+
+// tries are how often a change may take to be seen; each takes a tenth of a second
+// or more.
+const tries = 20
+
+func (c *cluster) reaches(from string, request ...string) answer {
+	c.t.Helper()
+	var a answer
+	for range tries {
+		if a = c.ask(from, request...); a.OK {
+			return a
+		}
+	}
+	c.t.Errorf("%s from %s: %s", request, from, a.Error)
+	return a
+}
+
+func (c *cluster) isDenied(from string, request ...string) {
+	c.t.Helper()
+	var a answer
+	for range tries {
+		if a = c.ask(from, request...); !a.OK {
+			return
+		}
+	}
+	c.t.Errorf("%s from %s was answered: %v", request, from, a.Body)
+}
