@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/webhook"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/xds"
 	"github.com/isthmus-mesh/isthmus/internal/lifecycle"
@@ -97,7 +97,7 @@ func (d *Daemon) serveSecure(addr string) error {
 	if addr == "" || d.security.authority == nil {
 		return nil
 	}
-	tls := credentials.NewTLS(d.security.serving.GRPC())
+	tls := authn.NewCredentials(d.security.serving.GRPC(), nil)
 	srv := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(tls))...)
 	d.xds.Register(srv)
 	d.security.authority.Register(srv)

@@ -20,6 +20,10 @@ import (
 // faster than our watch.
 const podWait = 2 * time.Second
 
+// podPoll is how often it looks: a new Pod that changes no proxy's configuration
+// is not announced.
+const podPoll = 50 * time.Millisecond
+
 // check compares what a node claims with what its caller proved. Anonymous
 // callers (plaintext on loopback) are taken at their word.
 func check(claim *model.Proxy, caller authn.Caller) error {
@@ -92,19 +96,22 @@ func (s *stream) admit(ctx context.Context, node *core.Node) error {
 // findPod waits a moment for the Pod to appear, and refuses a verified caller
 // whose Pod does not exist: it is gone, and so is its right to configuration.
 func (s *stream) findPod(ctx context.Context) error {
-	deadline := s.server.o.Clock.NewTimer(podWait)
-	defer deadline.Stop()
+	deadline := s.server.o.Clock.Now().Add(podWait)
+	retry := s.server.o.Clock.NewTicker(podPoll)
+	defer retry.Stop()
 	for {
 		pod := s.pod()
 		if pod != nil || s.server.o.Pods == nil || !s.caller.Verified() {
 			return s.become(pod)
 		}
+		if !s.server.o.Clock.Now().Before(deadline) {
+			return status.Errorf(codes.Unavailable, "pod %s/%s is not known", s.claim.Namespace, s.claim.Name)
+		}
 		select {
 		case <-s.notify:
+		case <-retry.C():
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-deadline.C():
-			return status.Errorf(codes.Unavailable, "pod %s/%s is not known", s.claim.Namespace, s.claim.Name)
 		}
 	}
 }

@@ -23,6 +23,8 @@ type diff struct {
 	changed []*resource.Resource
 	// removed are resources of the old set that the new one lacks.
 	removed []*resource.Resource
+	// trials say whom changed may be sent to by now.
+	trials trials
 
 	payloads [numProtocols]struct {
 		once  sync.Once

@@ -19,6 +19,7 @@ type metrics struct {
 	rejects     *prometheus.CounterVec
 	stale       *prometheus.CounterVec
 	failures    prometheus.Counter
+	quarantined prometheus.Counter
 	convergence prometheus.Histogram
 }
 
@@ -27,14 +28,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	m := &metrics{
-		streams:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pilot_xds", Help: "Connected proxies, by protocol."}, []string{"protocol"}),
-		refused:  counter("isthmusd_xds_refused_total", "Streams refused, by gRPC code.", "code"),
-		pushes:   counter("pilot_xds_pushes", "Responses sent, by type.", "type"),
-		bytes:    counter("isthmusd_xds_sent_bytes_total", "Bytes of responses sent, by type.", "type"),
-		acks:     counter("isthmusd_xds_acks_total", "Responses acknowledged, by type.", "type"),
-		rejects:  counter("pilot_total_xds_rejects", "Responses rejected, by type.", "type"),
-		stale:    counter("isthmusd_xds_stale_requests_total", "Requests about a response that is not the last, by type.", "type"),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "pilot_total_xds_internal_errors", Help: "Times that a proxy's configuration could not be computed."}),
+		streams:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pilot_xds", Help: "Connected proxies, by protocol."}, []string{"protocol"}),
+		refused:     counter("isthmusd_xds_refused_total", "Streams refused, by gRPC code.", "code"),
+		pushes:      counter("pilot_xds_pushes", "Responses sent, by type.", "type"),
+		bytes:       counter("isthmusd_xds_sent_bytes_total", "Bytes of responses sent, by type.", "type"),
+		acks:        counter("isthmusd_xds_acks_total", "Responses acknowledged, by type.", "type"),
+		rejects:     counter("pilot_total_xds_rejects", "Responses rejected, by type.", "type"),
+		stale:       counter("isthmusd_xds_stale_requests_total", "Requests about a response that is not the last, by type.", "type"),
+		failures:    prometheus.NewCounter(prometheus.CounterOpts{Name: "pilot_total_xds_internal_errors", Help: "Times that a proxy's configuration could not be computed."}),
+		quarantined: prometheus.NewCounter(prometheus.CounterOpts{Name: "isthmusd_xds_quarantined_total", Help: "Resources withheld because two proxies rejected them."}),
 		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "pilot_proxy_convergence_time",
 			Help:    "Seconds from a proxy's change of configuration to its last acknowledgement.",
@@ -42,7 +44,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.streams, m.refused, m.pushes, m.bytes, m.acks, m.rejects, m.stale, m.failures, m.convergence)
+		r.MustRegister(m.streams, m.refused, m.pushes, m.bytes, m.acks, m.rejects, m.stale, m.failures, m.quarantined, m.convergence)
 	}
 	return m
 }

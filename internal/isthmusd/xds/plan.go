@@ -19,6 +19,10 @@ type batch struct {
 	// shared is set when resources are exactly its changed ones, whose encoding
 	// other streams use too.
 	shared *diff
+	// before is what the client had been sent.
+	before *resource.Set
+	// step is set when the batch takes a step that is tried.
+	step *diff
 	// answer is true when the response goes even if it is empty.
 	answer bool
 	// forced is true when something goes whatever the client has.
@@ -39,31 +43,39 @@ func (s *stream) plan(w *watch, set *resource.Set) batch {
 	if w.sent == set && len(w.due) == 0 && !w.answer && w.have == nil {
 		return batch{}
 	}
-	var b batch
+	b := batch{before: w.sent}
 	if w.have != nil {
 		s.planKnown(&b, w, set)
+		w.sent = set
 	} else {
 		s.planDiff(&b, w, set)
 	}
 	answered := s.planDue(&b, w, set)
 	b.answer, b.changed = w.answer, b.resources
-	w.answer, w.have, w.sent = false, nil, set
+	w.answer, w.have = false, nil
 	if s.protocol == Delta {
 		return b
 	}
 	b.answer = b.answer || answered
-	return s.complete(w, set, b)
+	return s.complete(w, w.sent, b)
 }
 
 // planDiff takes the shared step from set to set, but for names that are due anyway.
 func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 	d := s.server.diffs.between(w.sent, set)
+	if !s.mayStep(w, d) {
+		return
+	}
+	if tried(w.typ) && len(d.changed) > 0 {
+		b.step = d
+	}
+	w.sent = set
 	for _, r := range d.changed {
 		if _, due := w.due[r.Name]; !due && w.wants(r.Name) && s.visible(w, r.Name) {
 			s.put(b, w, r)
 		}
 	}
-	if len(b.resources) == len(d.changed) {
+	if slices.Equal(b.resources, d.changed) {
 		b.shared = d
 	}
 	for _, r := range d.removed {
@@ -148,7 +160,7 @@ func (s *stream) putDue(b *batch, w *watch, r *resource.Resource, why reason) {
 		return
 	}
 	if had == nil && why == resent {
-		had = w.sent.Get(r.Name)
+		had = b.before.Get(r.Name)
 	}
 	if why == resent && had != nil && had.Version != r.Version && s.waits(r.Name) {
 		s.held[r.Name] = had
@@ -161,6 +173,12 @@ func (s *stream) putDue(b *batch, w *watch, r *resource.Resource, why reason) {
 
 // put adds a resource that changed.
 func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
+	if good := s.server.quarantine.instead(r); good != r {
+		if w.have[r.Name] != good.Version && b.before.Get(r.Name) != good {
+			b.resources = append(b.resources, good)
+		}
+		return
+	}
 	switch w.typ {
 	case resource.Cluster:
 		l, was := s.leaving[r.Name]
@@ -172,7 +190,7 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 		if s.held[r.Name] != nil {
 			return // Goes when it is released.
 		}
-		if had := w.sent.Get(r.Name); had != nil && s.waits(r.Name) {
+		if had := b.before.Get(r.Name); had != nil && s.waits(r.Name) {
 			s.held[r.Name] = had
 			return
 		}
@@ -226,13 +244,13 @@ func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
 // whole is everything of the type that the client should have now.
 func (s *stream) whole(w *watch, set *resource.Set) []*resource.Resource {
 	all := set.List()
-	if w.wildcard && w.typ != resource.Secret && (w.typ != resource.Cluster || len(s.leaving) == 0) {
+	if w.wildcard && w.typ != resource.Secret && s.server.quarantine.empty() && (w.typ != resource.Cluster || len(s.leaving) == 0) {
 		return all
 	}
 	var out []*resource.Resource
 	for _, r := range all {
 		if w.wants(r.Name) && s.visible(w, r.Name) {
-			out = append(out, r)
+			out = append(out, s.server.quarantine.instead(r))
 		}
 	}
 	if w.typ == resource.Cluster {

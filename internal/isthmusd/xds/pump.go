@@ -93,7 +93,7 @@ func (s *stream) pumpClusters(now time.Time) error {
 			return err
 		}
 	}
-	if !w.active || w.blocking() == 0 {
+	if !w.active || w.blocking() == 0 && w.sent == s.state.Sets[resource.Cluster] {
 		s.opened = s.state
 	}
 	return nil
@@ -173,6 +173,9 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	s.server.metrics.sent(w.typ, m)
 	w.nonce = h.nonce
 	f := flight{nonce: h.nonce, sentAt: now, state: state, added: b.resources, removed: b.removed, late: b.apart}
+	if b.step != nil {
+		f.step, f.before = b.step, b.before
+	}
 	if w.typ == resource.Cluster {
 		f.holds = s.resend(b.changed)
 	}

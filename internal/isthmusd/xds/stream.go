@@ -235,6 +235,9 @@ func (s *stream) wake(now time.Time) time.Time {
 		if sent, ok := s.watches[t].oldest(); ok {
 			earlier(sent.Add(s.server.o.Patience))
 		}
+		if at := s.watches[t].trialUntil; now.Before(at) {
+			earlier(at)
+		}
 	}
 	for _, l := range s.leaving {
 		if !l.deadline.IsZero() {

@@ -44,6 +44,10 @@ type flight struct {
 	removed []string
 	// holds are services whose new endpoints wait for these clusters.
 	holds map[string]struct{}
+	// step is the shared step that the flight takes, and before the set that it
+	// began from; nil when it is no step of a whole class.
+	step   *diff
+	before *resource.Set
 	// late flights block nothing any more.
 	late bool
 }
@@ -65,6 +69,9 @@ type watch struct {
 	answer  bool
 	nonce   string
 	flights []flight
+	// trialUntil is when a step goes at the latest that others try first; zero
+	// when none waits.
+	trialUntil time.Time
 	// refused are the versions that the client rejected and has not replaced.
 	refused map[string]uint64
 	acked   Mark
@@ -159,19 +166,19 @@ func (w *watch) accept(f flight) {
 
 // refuse notes a rejected response. A rejection names no resource in a field of
 // its own, but Envoy's message quotes the names of those that it did not take;
-// when it quotes none, all of the response count.
-func (w *watch) refuse(f flight, why string) {
+// when it quotes none, all of the response count. It returns those that are to
+// blame for sure.
+func (w *watch) refuse(f flight, why string) (culprits []*resource.Resource) {
 	w.rejections++
 	w.lastError = why
-	named := false
 	for _, r := range f.added {
-		if strings.Contains(why, r.Name) {
-			named = true
+		if strings.Contains(why, r.Name) || len(f.added) == 1 {
+			culprits = append(culprits, r)
 			w.refused[r.Name] = r.Version
 		}
 	}
-	if named {
-		return
+	if len(culprits) > 0 {
+		return culprits
 	}
 	for _, r := range f.added {
 		w.refused[r.Name] = r.Version
@@ -179,6 +186,7 @@ func (w *watch) refuse(f flight, why string) {
 	if len(f.added) == 0 {
 		w.refused[""] = 0
 	}
+	return nil
 }
 
 // settle handles the answer to a response.
@@ -190,13 +198,15 @@ func (s *stream) settle(w *watch, r request) {
 	last := done[len(done)-1]
 	for _, f := range done[:len(done)-1] {
 		w.accept(f)
+		s.judge(w, f, "", nil)
 	}
 	if r.refusal == "" {
 		delete(w.refused, "")
 		w.accept(last)
+		s.judge(w, last, "", nil)
 		s.server.metrics.acks.WithLabelValues(shortName(w.typ)).Inc()
 	} else {
-		w.refuse(last, r.refusal)
+		s.judge(w, last, r.refusal, w.refuse(last, r.refusal))
 		s.server.metrics.rejects.WithLabelValues(shortName(w.typ)).Inc()
 		s.log.Info("Proxy rejected configuration", "type", shortName(w.typ), "resources", len(last.added), "error", r.refusal)
 	}

@@ -86,7 +86,7 @@ type Options struct {
 	// Patience and Linger default to the constants of this package.
 	Patience, Linger time.Duration
 	// Clock defaults to the real one.
-	Clock clock.Clock
+	Clock clock.WithTicker
 	// Metrics are registered here when set.
 	Metrics prometheus.Registerer
 	Log     logr.Logger
@@ -95,10 +95,11 @@ type Options struct {
 // Server serves ADS. Safe for concurrent use.
 type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	o       Options
-	diffs   *diffs
-	streams registry
-	metrics *metrics
+	o          Options
+	diffs      *diffs
+	streams    registry
+	quarantine quarantine
+	metrics    *metrics
 }
 
 // New returns a Server; its gRPC server must be made with ServerOptions.
