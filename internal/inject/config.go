@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/internal/version"
 )
 
 // Config is what injection depends on besides the pod.
@@ -46,9 +47,13 @@ type Mesh struct {
 	SeparateMetrics bool
 }
 
-// FromTopology is the Config that the operator's ConfigMap asks for. The mesh
-// configuration may be nil.
+// DefaultImage is the proxy of this version.
+const DefaultImage = "isthmus/isthmus-proxy:" + version.Current
+
+// FromTopology is the Config that the operator's ConfigMap asks for, with this
+// version's image if it names none. The mesh configuration may be nil.
 func FromTopology(t topology.Config, m *meshconfig.MeshConfig) Config {
+	t.Injection.Image = or(t.Injection.Image, DefaultImage)
 	merge := m.GetEnablePrometheusMerge()
 	return Config{
 		Name: t.Name, Revision: t.Revision, Namespace: t.Namespace,

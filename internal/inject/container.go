@@ -35,13 +35,22 @@ func (r *renderer) proxyContainer(role string, env []corev1.EnvVar) corev1.Conta
 		Name:            ProxyContainer,
 		Image:           r.set.image,
 		ImagePullPolicy: r.in.cfg.Injection.PullPolicy,
-		Args:            []string{"proxy", role},
+		Args:            r.in.proxyArgs(role),
 		Env:             env,
 		Ports:           []corev1.ContainerPort{{Name: "http-envoy-prom", ContainerPort: metricsPort, Protocol: corev1.ProtocolTCP}},
 		Resources:       r.set.resources,
 		SecurityContext: proxySecurity(),
 		VolumeMounts:    slices.Concat(mounts(), r.set.extra.mounts),
 	}
+}
+
+// proxyArgs names the cluster's domain only where it is not the usual one.
+func (in *Injector) proxyArgs(role string) []string {
+	args := []string{"proxy", role}
+	if d := in.cfg.Mesh.ClusterDomain; d != "cluster.local" {
+		args = append(args, "--cluster-domain", d)
+	}
+	return args
 }
 
 func (r *renderer) initContainer() corev1.Container {

@@ -54,12 +54,18 @@ func (s *Server) inject(ctx context.Context, path string, req *admission.Admissi
 	return out
 }
 
+// namespaceWait bounds the wait for a namespace that is new, well within the
+// patience of the API server, so that the answer still arrives.
+const namespaceWait = 2 * time.Second
+
 func (s *Server) injectPod(ctx context.Context, path, namespace string, pod *corev1.Pod) (inject.Result, []byte, error) {
 	in, err := s.source.Injector()
 	if err != nil {
 		return inject.Result{}, nil, fmt.Errorf("injection is not configured: %w", err)
 	}
-	labels, err := s.source.NamespaceLabels(ctx, namespace)
+	lookup, cancel := context.WithTimeout(ctx, namespaceWait)
+	defer cancel()
+	labels, err := s.source.NamespaceLabels(lookup, namespace)
 	if err != nil {
 		return inject.Result{}, nil, fmt.Errorf("labels of namespace %s: %w", namespace, err)
 	}
