@@ -149,8 +149,6 @@ func appendString(b []byte, field protowire.Number, s string) []byte {
 
 func fieldSize(n int) int { return 1 + protowire.SizeBytes(n) }
 
-func sizeOf(b mem.BufferSlice) int { return b.Len() }
-
 // formatVersion is a version on the wire.
 func formatVersion(v uint64) string { return strconv.FormatUint(v, 16) }
 

@@ -121,7 +121,7 @@ func TestDiffsAreSharedAndBounded(t *testing.T) {
 	t.Parallel()
 	c := newDiffs()
 	a, b := resource.NewSet(nil), resource.NewSet(samples())
-	if c.between(a, b) != c.between(a, b) {
+	if first, again := c.between(a, b), c.between(a, b); first != again {
 		t.Error("the same step was computed twice")
 	}
 	for range 2 * keptDiffs {
