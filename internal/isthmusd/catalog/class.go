@@ -24,8 +24,9 @@ type class struct {
 	items [resource.NumTypes]map[string]*variant
 	// asked counts, per attribute, the variants that asked for it.
 	asked map[snapshot.Attribute]int
-	// sorted and id are made of asked; nil and "" when it changed.
+	// sorted, values and id are made of asked; sorted is nil when it changed.
 	sorted []snapshot.Attribute
+	values string
 	id     string
 	// usedRound and usedAt say when a stream asked for it last.
 	usedRound atomic.Uint64
@@ -57,26 +58,30 @@ func (k *class) inherit(other *class) {
 
 // attributes that tell the class from others, sorted.
 func (k *class) attributes() []snapshot.Attribute {
-	if k.sorted == nil {
-		k.sorted = slices.AppendSeq([]snapshot.Attribute{}, maps.Keys(k.asked))
-		slices.SortFunc(k.sorted, snapshot.CompareAttributes)
-	}
+	k.summarize()
 	return k.sorted
 }
 
 // identity is equal for classes that serve the same proxies.
 func (k *class) identity() string {
-	if k.id != "" {
-		return k.id
+	k.summarize()
+	return k.id
+}
+
+func (k *class) summarize() {
+	if k.sorted != nil {
+		return
 	}
+	k.sorted = slices.AppendSeq([]snapshot.Attribute{}, maps.Keys(k.asked))
+	slices.SortFunc(k.sorted, snapshot.CompareAttributes)
+	k.values = valuesOf(k.sorted, k.proxy)
 	var b strings.Builder
-	for _, a := range k.attributes() {
+	for _, a := range k.sorted {
 		b.WriteByte(byte(a.Kind))
 		b.WriteString(a.Key)
 		b.WriteByte(0)
 	}
-	k.id = b.String() + "\n" + valuesOf(k.attributes(), k.proxy)
-	return k.id
+	k.id = b.String() + "\n" + k.values
 }
 
 // count notes that a variant which asks for an attribute came (1) or went (-1).
@@ -88,7 +93,7 @@ func (k *class) count(as []snapshot.Attribute, n int) {
 			delete(k.asked, a)
 		}
 		if before == 0 || before+n == 0 {
-			k.sorted, k.id = nil, ""
+			k.sorted = nil
 		}
 	}
 }
@@ -270,7 +275,7 @@ func (c *Catalog) publish() {
 			i = len(pub.signatures)
 			pub.signatures = append(pub.signatures, &signature[*entry]{as, map[string]*entry{}})
 		}
-		pub.signatures[i].byValues[valuesOf(as, k.proxy)] = &entry{k, k.state}
+		pub.signatures[i].byValues[k.values] = &entry{k, k.state}
 		for _, s := range k.state.Sets {
 			used[s] = struct{}{}
 		}

@@ -41,7 +41,10 @@ func (a Attribute) Value(p *model.Proxy) string {
 	case AttributeNamespace:
 		return p.Namespace
 	case AttributeLabel:
-		return p.Labels[a.Key]
+		if v, ok := p.Labels[a.Key]; ok {
+			return present + v
+		}
+		return ""
 	case AttributeMatches:
 		return strconv.FormatBool(Matches(parseSelector(a.Key), p.Labels))
 	case AttributeLocality:
@@ -65,6 +68,9 @@ func (a Attribute) Value(p *model.Proxy) string {
 	}
 	return ""
 }
+
+// present tells an empty label from none.
+const present = "="
 
 // canonical writes a selector so that equal selectors are equal strings.
 func canonical(selector map[string]string) string {
@@ -119,7 +125,20 @@ func (v *View) ProxyType() string { return v.ask(AttributeType, "") }
 func (v *View) ProxyNamespace() string { return v.ask(AttributeNamespace, "") }
 
 // ProxyLabel is the value of one label of the proxy's pod, "" without it.
-func (v *View) ProxyLabel(key string) string { return v.ask(AttributeLabel, key) }
+func (v *View) ProxyLabel(key string) string {
+	return strings.TrimPrefix(v.ask(AttributeLabel, key), present)
+}
+
+// proxyLabels are the pod's labels with these keys.
+func (v *View) proxyLabels(keys []string) map[string]string {
+	out := make(map[string]string, len(keys))
+	for _, k := range keys {
+		if value, ok := strings.CutPrefix(v.ask(AttributeLabel, k), present); ok {
+			out[k] = value
+		}
+	}
+	return out
+}
 
 // ProxyMatches tells whether the pod's labels satisfy a selector; an empty one
 // matches all. Only the answer is recorded, not the labels.

@@ -5,6 +5,7 @@ package snapshot
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,14 +95,22 @@ func (v *View) ServicesSelecting(ns string, labels map[string]string) []*model.S
 }
 
 // ServicesSelectingProxy lists the services of the proxy's namespace that select
-// it, by age. Proxies that the same services select share what is built from it:
-// a label is asked for only if some selector names it.
+// it, by age. It asks for the labels that selectors there name, not for those
+// that a pod has: proxies that no selector could tell apart share.
 func (v *View) ServicesSelectingProxy() []*model.Service {
 	ns := v.ProxyNamespace()
 	v.rec.read(Services, Selecting, ns)
+	all := v.s.services.list(Selecting, ns)
+	keys := map[string]struct{}{}
+	for _, s := range all {
+		for k := range s.Selector {
+			keys[k] = struct{}{}
+		}
+	}
+	labels := v.proxyLabels(slices.Sorted(maps.Keys(keys)))
 	var out []*model.Service
-	for _, s := range v.s.services.list(Selecting, ns) {
-		if v.ProxyMatches(s.Selector) {
+	for _, s := range all {
+		if Matches(s.Selector, labels) {
 			out = append(out, s)
 		}
 	}
