@@ -1,0 +1,51 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package revision holds the names of what the operator makes: every one ends in
+// the topology's name or in its revision, so that several topologies, revisions
+// and somebody else's Istio live side by side.
+package revision
+
+import "strings"
+
+// Of is the revision that a version of the named topology runs as.
+func Of(topology, version string) string {
+	return topology + "-" + strings.ReplaceAll(version, ".", "-")
+}
+
+// ControlPlane is the name of isthmusd's Service, ServiceAccount and bindings.
+func ControlPlane(topology string) string { return "isthmusd-" + topology }
+
+// Deployment is the name of isthmusd's Deployment of a revision.
+func Deployment(revision string) string { return "isthmusd-" + revision }
+
+// Gateway is the name of a gateway's Deployment, Service and ServiceAccount.
+func Gateway(gateway, topology string) string { return gateway + "-" + topology }
+
+// Egress is the name of the egress gateway among gateways.
+const Egress = "egress"
+
+// CASecret holds the signing key.
+func CASecret(topology string) string { return "isthmus-ca-" + topology }
+
+// RootConfigMap holds the root certificate, in the control plane's namespace and
+// in every member.
+func RootConfigMap(topology string) string { return "isthmus-ca-root-" + topology }
+
+// RootKey is the key of the root certificate in RootConfigMap.
+const RootKey = "root-cert.pem"
+
+// Injector is the MutatingWebhookConfiguration.
+func Injector(topology string) string { return "isthmus-injector-" + topology }
+
+// Validator is the ValidatingWebhookConfiguration.
+func Validator(topology string) string { return "isthmus-validator-" + topology }
+
+// Policy is the name of a NetworkPolicy: what it is around, then the topology.
+func Policy(around, topology string) string { return "isthmus-" + around + "-" + topology }
+
+// Destination is the name of the ServiceEntry of a destination in spec.
+func Destination(destination, topology string) string { return destination + "-" + topology }
+
+// Access binds the operator's namespaced role in a topology's namespace.
+func Access(topology string) string { return "isthmus-operator-" + topology }
