@@ -1,0 +1,247 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package topology
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/charts"
+	"github.com/isthmus-mesh/isthmus/internal/conditions"
+	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
+	"github.com/isthmus-mesh/isthmus/internal/operator/policy"
+	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
+	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
+	"github.com/isthmus-mesh/isthmus/internal/render"
+	mesh "github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// Plan is what must be so now, decided from facts.
+type Plan struct {
+	// Accepted says whether the spec can be carried out; if not, nothing is done.
+	Accepted conditions.Condition
+	State    transition.State
+	Config   mesh.Config
+	// Ground is what everything else stands on: namespace, and the operator's right
+	// to work in it.
+	Ground []*unstructured.Unstructured
+	// Objects in the order of applying; the first is the ConfigMap, so that a state
+	// is durable before anything is done for it.
+	Objects []*unstructured.Unstructured
+}
+
+// Decide plans. It is pure: the same facts give the same plan.
+func Decide(f *Facts) (*Plan, error) {
+	p := &Plan{Accepted: accept(f), State: f.State}
+	if p.Accepted.Status != "True" {
+		return p, nil
+	}
+	p.State = transition.Next(f.State, f.Mesh.Spec.Topology, f.observe())
+	var err error
+	if p.Config, err = f.config(p.State); err != nil {
+		return nil, err
+	}
+	p.State.Epoch = p.Config.Epoch
+	p.Ground = f.ground()
+	if p.Objects, err = f.objects(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// accept judges the spec where the API's own rules cannot.
+func accept(f *Facts) conditions.Condition {
+	if v := f.version(); v != f.Settings.Version {
+		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonUnsupportedVersion,
+			fmt.Sprintf("version %s is not one that this operator installs: it installs %s", v, f.Settings.Version))
+	}
+	if f.Mesh.Spec.Namespace == f.Settings.Namespace {
+		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonNamespaceTaken,
+			fmt.Sprintf("namespace %s is the operator's own", f.Mesh.Spec.Namespace))
+	}
+	for _, w := range f.Mesh.Spec.Members.NamespaceSelectors {
+		if _, err := selector(&w); err != nil {
+			return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, "members.namespaceSelectors: "+err.Error())
+		}
+	}
+	return conditions.True(v1alpha1.ConditionAccepted, v1alpha1.ReasonAccepted, "The spec can be carried out.")
+}
+
+// observe is what the phases of a transition wait for.
+func (f *Facts) observe() transition.Observed {
+	o := transition.Observed{
+		ControlPlaneReady: available(f.Parts.ControlPlane) && f.Trust.Root != "",
+		GatewayReady:      atMinimum(f.Parts.Gateways[revision.Egress].Deployment),
+		GatewayGone:       f.Parts.Gateways[revision.Egress].Deployment == nil,
+		Acknowledged:      f.Published.Topology == mesh.Kind(f.State.Routes()) && f.Distribution.Acknowledged(),
+		WallsUp:           true,
+		WallsDown:         f.Members.Policies == 0,
+	}
+	if f.Mesh.Spec.Egress.NetworkPolicy.Mode == v1alpha1.PolicyOff {
+		return o
+	}
+	for _, ns := range f.Members.Namespaces {
+		if !slices.ContainsFunc(f.Members.Objects, func(m v1alpha1.MeshMember) bool {
+			return m.Namespace == ns.Name && m.Status.Enforced && m.Status.Epoch == f.Published.Epoch
+		}) {
+			o.WallsUp = false
+		}
+	}
+	return o
+}
+
+// ground is the namespace, if it is the operator's to make, and the right to work
+// in it.
+func (f *Facts) ground() []*unstructured.Unstructured {
+	own := f.Mesh.Spec.Namespace
+	var out []*unstructured.Unstructured
+	if f.Parts.Namespace == nil || f.Parts.Namespace.Labels[v1alpha1.LabelTopology] == f.Mesh.Name {
+		ns := object("v1", "Namespace", "", own)
+		ns.SetLabels(map[string]string{v1alpha1.LabelTopology: f.Mesh.Name})
+		out = append(out, ns)
+	}
+	access := object("rbac.authorization.k8s.io/v1", "RoleBinding", own, revision.Access(f.Mesh.Name))
+	access.Object["roleRef"] = map[string]any{
+		"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AccessRole,
+	}
+	access.Object["subjects"] = []any{map[string]any{
+		"kind": "ServiceAccount", "name": f.Settings.ServiceAccount, "namespace": f.Settings.Namespace,
+	}}
+	return append(out, f.own(componentAccess, access)...)
+}
+
+// AccessRole is the ClusterRole that the operator binds to itself in the
+// namespaces of topologies.
+const AccessRole = "isthmus-operator-namespace"
+
+// componentAccess goes last when a topology is deleted.
+const componentAccess = "access"
+
+// objects is everything but the ground.
+func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
+	data, err := f.data(p.State, p.Config)
+	if err != nil {
+		return nil, err
+	}
+	cm := object("v1", "ConfigMap", f.Mesh.Spec.Namespace, mesh.ConfigMapName(f.Mesh.Name))
+	cm.Object["data"] = data
+	out := f.own(v1alpha1.ComponentControlPlane, cm)
+	add := func(objects []*unstructured.Unstructured, failed error) {
+		out = append(out, objects...)
+		if err == nil {
+			err = failed
+		}
+	}
+	add(f.chart(charts.ControlPlane, v1alpha1.ComponentControlPlane, f.controlPlaneValues()))
+	for _, g := range f.Mesh.Spec.Ingress.Gateways {
+		add(f.chart(charts.Gateway, v1alpha1.ComponentIngressGateway, f.ingressValues(g)))
+	}
+	if p.State.Gateway() {
+		add(f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()))
+	}
+	add(f.destinations(), nil)
+	if p.State.Walls() && f.Mesh.Spec.Egress.NetworkPolicy.Mode != v1alpha1.PolicyOff {
+		add(f.walls(p.Config.Allowance))
+	}
+	return out, err
+}
+
+func (f *Facts) chart(name, component string, values any) ([]*unstructured.Unstructured, error) {
+	v, err := render.Values(values)
+	if err != nil {
+		return nil, err
+	}
+	out, err := render.Chart(charts.FS, name, render.Release{Name: f.Mesh.Name, Namespace: f.Mesh.Spec.Namespace}, v)
+	if err != nil {
+		return nil, err
+	}
+	return f.own(component, out...), nil
+}
+
+// walls are the NetworkPolicies around the mesh's own parts. Those of members are
+// the member controller's.
+func (f *Facts) walls(flows []mesh.Flow) ([]*unstructured.Unstructured, error) {
+	const in, out = networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress
+	around := []struct {
+		component, name string
+		types           []networkingv1.PolicyType
+	}{
+		{v1alpha1.ComponentControlPlane, "control-plane", []networkingv1.PolicyType{in, out}},
+		{v1alpha1.ComponentIngressGateway, "ingress", []networkingv1.PolicyType{out}},
+		{v1alpha1.ComponentEgressGateway, "egress", []networkingv1.PolicyType{in, out}},
+	}
+	var objects []*unstructured.Unstructured
+	for _, a := range around {
+		part := allowance.Part(f.Mesh.Name, f.Mesh.Spec.Namespace, a.component)
+		u, err := Unstructured(policy.Around(part, revision.Policy(a.name, f.Mesh.Name), flows, a.types...))
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, u)
+	}
+	return f.own(v1alpha1.ComponentNetworkPolicy, objects...), nil
+}
+
+// destinations are the ServiceEntries of spec.egress.destinations, for the whole
+// mesh because they are in its root namespace. Wildcards are resolved per request
+// and so get an entry of their own.
+func (f *Facts) destinations() []*unstructured.Unstructured {
+	var out []*unstructured.Unstructured
+	for _, d := range f.Mesh.Spec.Egress.Destinations {
+		var exact, wild []any
+		for _, h := range d.Hosts {
+			if h[0] == '*' {
+				wild = append(wild, h)
+			} else {
+				exact = append(exact, h)
+			}
+		}
+		if len(exact) > 0 {
+			out = append(out, f.serviceEntry(revision.Destination(d.Name, f.Mesh.Name), exact, "DNS", d.Ports))
+		}
+		if len(wild) > 0 {
+			out = append(out, f.serviceEntry(revision.Destination(d.Name+"-wildcard", f.Mesh.Name), wild, "DYNAMIC_DNS", d.Ports))
+		}
+	}
+	return f.own(v1alpha1.ComponentDestination, out...)
+}
+
+func (f *Facts) serviceEntry(name string, hosts []any, resolution string, ports []v1alpha1.DestinationPort) *unstructured.Unstructured {
+	var list []any
+	for _, p := range ports {
+		list = append(list, map[string]any{
+			"number": int64(p.Number), "protocol": p.Protocol, "name": fmt.Sprintf("%s-%d", lower(p.Protocol), p.Number),
+		})
+	}
+	u := object("networking.istio.io/v1", "ServiceEntry", f.Mesh.Spec.Namespace, name)
+	u.Object["spec"] = map[string]any{
+		"hosts": hosts, "ports": list, "location": "MESH_EXTERNAL", "resolution": resolution,
+	}
+	return u
+}
+
+// own labels objects and makes them go with the MeshTopology.
+func (f *Facts) own(component string, objects ...*unstructured.Unstructured) []*unstructured.Unstructured {
+	owner, err := runtime.DefaultUnstructuredConverter.ToUnstructured(new(f.owner()))
+	if err != nil {
+		panic(fmt.Sprintf("convert an owner reference: %v", err)) // a value of our own
+	}
+	for _, o := range objects {
+		labels := maps.Clone(o.GetLabels())
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[v1alpha1.LabelTopology] = f.Mesh.Name
+		labels[v1alpha1.LabelComponent] = component
+		o.SetLabels(labels)
+		unstructured.SetNestedSlice(o.Object, []any{owner}, "metadata", "ownerReferences")
+	}
+	return objects
+}

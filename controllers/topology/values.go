@@ -1,0 +1,153 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
+	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
+	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
+)
+
+// workloadValues are the values that both charts take for a Deployment.
+type workloadValues struct {
+	Topology    string            `json:"topology"`
+	Revision    string            `json:"revision"`
+	Namespace   string            `json:"namespace"`
+	Image       string            `json:"image"`
+	PullPolicy  corev1.PullPolicy `json:"pullPolicy"`
+	PullSecrets []string          `json:"pullSecrets"`
+	TrustDomain string            `json:"trustDomain"`
+	// Replicas is the annotation of the Deployment, for package apply.
+	Replicas   string            `json:"replicas"`
+	Scheduling scheduling        `json:"scheduling"`
+	Workload   v1alpha1.Workload `json:"workload"`
+}
+
+// scheduling is a part of a PodSpec.
+type scheduling struct {
+	NodeSelector              map[string]string                 `json:"nodeSelector,omitempty"`
+	Tolerations               []corev1.Toleration               `json:"tolerations,omitempty"`
+	Affinity                  *corev1.Affinity                  `json:"affinity,omitempty"`
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+	PriorityClassName         string                            `json:"priorityClassName,omitempty"`
+}
+
+type controlPlaneValues struct {
+	workloadValues
+	ClusterDomain string `json:"clusterDomain"`
+}
+
+type gatewayValues struct {
+	workloadValues
+	Gateway     string        `json:"gateway"`
+	Component   string        `json:"component"`
+	Istio       string        `json:"istio"`
+	LogLevel    string        `json:"logLevel"`
+	ProxyConfig string        `json:"proxyConfig"`
+	Service     serviceValues `json:"service"`
+}
+
+type serviceValues struct {
+	Type                  corev1.ServiceType                  `json:"type"`
+	Annotations           map[string]string                   `json:"annotations,omitempty"`
+	Ports                 []corev1.ServicePort                `json:"ports"`
+	ExternalTrafficPolicy corev1.ServiceExternalTrafficPolicy `json:"externalTrafficPolicy,omitempty"`
+	LoadBalancerClass     *string                             `json:"loadBalancerClass,omitempty"`
+	IPFamilies            []corev1.IPFamily                   `json:"ipFamilies,omitempty"`
+	IPFamilyPolicy        *corev1.IPFamilyPolicy              `json:"ipFamilyPolicy,omitempty"`
+}
+
+func (f *Facts) workload(image string, w v1alpha1.Workload, selector map[string]string) workloadValues {
+	w.Replicas.Min = max(w.Replicas.Min, 1)
+	replicas := strconv.Itoa(int(w.Replicas.Min))
+	if w.Replicas.Max != nil && *w.Replicas.Max > w.Replicas.Min {
+		replicas += apply.Autoscaled
+	}
+	spread := w.TopologySpreadConstraints
+	if spread == nil {
+		spread = []corev1.TopologySpreadConstraint{{
+			MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: selector},
+		}}
+	}
+	return workloadValues{
+		Topology: f.Mesh.Name, Revision: f.revision(), Namespace: f.Mesh.Spec.Namespace,
+		Image: f.image(image), PullPolicy: f.Mesh.Spec.Images.PullPolicy, PullSecrets: f.Mesh.Spec.Images.PullSecrets,
+		TrustDomain: f.Mesh.Spec.Trust.Domain, Replicas: replicas, Workload: w,
+		Scheduling: scheduling{
+			NodeSelector: w.NodeSelector, Tolerations: w.Tolerations, Affinity: w.Affinity,
+			TopologySpreadConstraints: spread, PriorityClassName: w.PriorityClassName,
+		},
+	}
+}
+
+func (f *Facts) controlPlaneValues() controlPlaneValues {
+	selector := allowance.Part(f.Mesh.Name, f.Mesh.Spec.Namespace, v1alpha1.ComponentControlPlane).Pods.MatchLabels
+	return controlPlaneValues{
+		workloadValues: f.workload("isthmusd", f.Mesh.Spec.ControlPlane.Workload, selector),
+		ClusterDomain:  f.Settings.ClusterDomain,
+	}
+}
+
+func (f *Facts) ingressValues(g v1alpha1.IngressGateway) gatewayValues {
+	v := f.gatewayValues(g.Name, v1alpha1.ComponentIngressGateway, g.Workload)
+	v.Istio = "ingressgateway"
+	s := g.Service
+	v.Service = serviceValues{
+		Type: cmp.Or(s.Type, corev1.ServiceTypeLoadBalancer), Annotations: s.Annotations,
+		ExternalTrafficPolicy: s.ExternalTrafficPolicy, LoadBalancerClass: s.LoadBalancerClass,
+		IPFamilies: s.IPFamilies, IPFamilyPolicy: s.IPFamilyPolicy,
+	}
+	ports := s.Ports
+	if len(ports) == 0 {
+		ports = []v1alpha1.GatewayPort{{Name: "http2", Port: 80}, {Name: "https", Port: 443}}
+	}
+	v.Service.Ports = []corev1.ServicePort{servicePort("status-port", 15021)}
+	for _, p := range ports {
+		sp := servicePort(p.Name, p.Port)
+		sp.Protocol = cmp.Or(p.Protocol, corev1.ProtocolTCP)
+		if p.TargetPort != nil {
+			sp.TargetPort = *p.TargetPort
+		}
+		if p.NodePort != nil {
+			sp.NodePort = *p.NodePort
+		}
+		v.Service.Ports = append(v.Service.Ports, sp)
+	}
+	return v
+}
+
+func (f *Facts) egressValues() gatewayValues {
+	v := f.gatewayValues(revision.Egress, v1alpha1.ComponentEgressGateway, f.Mesh.Spec.Egress.Gateway.Workload)
+	v.Istio = "egressgateway"
+	v.Service = serviceValues{
+		Type:  corev1.ServiceTypeClusterIP,
+		Ports: []corev1.ServicePort{servicePort("tls-egress", allowance.EgressPort)},
+	}
+	return v
+}
+
+func (f *Facts) gatewayValues(name, component string, w v1alpha1.Workload) gatewayValues {
+	selector := map[string]string{v1alpha1.LabelTopology: f.Mesh.Name, v1alpha1.LabelGateway: name}
+	address := fmt.Sprintf("%s.%s.svc:15012", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace)
+	return gatewayValues{
+		workloadValues: f.workload("isthmus-proxy", w, selector),
+		Gateway:        name, Component: component,
+		LogLevel:    cmp.Or(f.Mesh.Spec.Proxy.LogLevel, "warning"),
+		ProxyConfig: fmt.Sprintf(`{"discoveryAddress":%q}`, address),
+	}
+}
+
+func servicePort(name string, number int32) corev1.ServicePort {
+	return corev1.ServicePort{Name: name, Port: number, TargetPort: intstr.FromInt32(number), Protocol: corev1.ProtocolTCP}
+}
