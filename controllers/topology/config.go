@@ -17,6 +17,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
 	mesh "github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/internal/version"
 )
 
 // config is what isthmusd is told in this state.
@@ -162,7 +163,7 @@ func (f *Facts) version() string {
 	return f.Settings.Version
 }
 
-func (f *Facts) revision() string { return revision.Of(f.Mesh.Name, f.version()) }
+func (f *Facts) revision() string { return version.Revision(f.Mesh.Name, f.version()) }
 
 func (f *Facts) registry() string {
 	if r := f.Mesh.Spec.Images.Registry; r != "" {

@@ -192,25 +192,24 @@ func (r *Reconciler) remove(ctx context.Context, f *Facts, names ...string) erro
 	return err
 }
 
+// removeTrust removes the root's ConfigMap and, if asked to, the signing key. On a
+// second pass the right to touch Secrets may be gone with its binding, and then so
+// is the Secret.
 func (r *Reconciler) removeTrust(ctx context.Context, f *Facts) error {
 	in := func(kind schema.GroupVersionKind, name string) apply.Ref {
 		return apply.Ref{GVK: kind, NamespacedName: types.NamespacedName{Namespace: f.Mesh.Spec.Namespace, Name: name}}
 	}
-	refs := []apply.Ref{in(configMapKind, revision.RootConfigMap(f.Mesh.Name))}
-	if f.Mesh.Spec.Uninstall.CA == v1alpha1.Delete && f.Parts.Namespace != nil {
-		refs = append(refs, in(secretKind, revision.CASecret(f.Mesh.Name)))
+	changes, err := r.Applier.Delete(ctx, in(configMapKind, revision.RootConfigMap(f.Mesh.Name)))
+	logChanges(ctx, changes)
+	if err != nil || f.Mesh.Spec.Uninstall.CA != v1alpha1.Delete {
+		return err
 	}
-	for _, ref := range refs {
-		changes, err := r.Applier.Delete(ctx, ref)
-		if apierrors.IsForbidden(err) && f.Parts.Namespace.DeletionTimestamp != nil {
-			continue // the binding went first, as everything in the namespace will
-		}
-		if err != nil {
-			return err
-		}
-		logChanges(ctx, changes)
+	if granted, err := r.Access.Granted(ctx, f.Mesh.Spec.Namespace); err != nil || !granted {
+		return err
 	}
-	return nil
+	changes, err = r.Applier.Delete(ctx, in(secretKind, revision.CASecret(f.Mesh.Name)))
+	logChanges(ctx, changes)
+	return err
 }
 
 func (r *Reconciler) removeGround(ctx context.Context, f *Facts) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/charts"
 	"github.com/isthmus-mesh/isthmus/internal/conditions"
 	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
+	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
 	"github.com/isthmus-mesh/isthmus/internal/operator/policy"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
@@ -180,7 +181,7 @@ func (f *Facts) walls(flows []mesh.Flow) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	for _, a := range around {
 		part := allowance.Part(f.Mesh.Name, f.Mesh.Spec.Namespace, a.component)
-		u, err := Unstructured(policy.Around(part, revision.Policy(a.name, f.Mesh.Name), flows, a.types...))
+		u, err := apply.Unstructured(policy.Around(part, revision.Policy(a.name, f.Mesh.Name), flows, a.types...))
 		if err != nil {
 			return nil, err
 		}

@@ -8,8 +8,5 @@ import (
 	_ "github.com/coder/websocket"
 	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	_ "golang.org/x/net/http2"
-	_ "helm.sh/helm/v3/pkg/engine"
-	_ "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	_ "sigs.k8s.io/controller-runtime"
 	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
 )

@@ -83,6 +83,10 @@ const (
 	unwanted
 )
 
+// Decide tells whether a pod gets a proxy, without rendering it; the operator
+// counts by it which pods lack theirs.
+func (in *Injector) Decide(req Request) (Decision, error) { return in.decide(req) }
+
 // decide follows Istio's webhook selectors: a namespace's labels go before a
 // pod's, istio-injection before istio.io/rev, and opting out before everything.
 func (in *Injector) decide(req Request) (Decision, error) {

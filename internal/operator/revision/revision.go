@@ -6,13 +6,6 @@
 // and somebody else's Istio live side by side.
 package revision
 
-import "strings"
-
-// Of is the revision that a version of the named topology runs as.
-func Of(topology, version string) string {
-	return topology + "-" + strings.ReplaceAll(version, ".", "-")
-}
-
 // ControlPlane is the name of isthmusd's Service, ServiceAccount and bindings.
 func ControlPlane(topology string) string { return "isthmusd-" + topology }
 

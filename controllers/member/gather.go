@@ -1,0 +1,84 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package member
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
+	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
+	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// gather reads the facts about a namespace; nil if it is gone.
+func (r *Reconciler) gather(ctx context.Context, name string) (*Facts, error) {
+	f := &Facts{Now: r.Clock()}
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, &f.Namespace); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	var meshes v1alpha1.MeshTopologyList
+	if err := r.Client.List(ctx, &meshes); err != nil {
+		return nil, fmt.Errorf("list MeshTopologies: %w", err)
+	}
+	var members v1alpha1.MeshMemberList
+	if err := r.Client.List(ctx, &members, client.InNamespace(name)); err != nil {
+		return nil, fmt.Errorf("list MeshMembers: %w", err)
+	}
+	f.Had = members.Items
+	never := membership.Never(r.OperatorNamespace, meshes.Items)
+	var selecting []*v1alpha1.MeshTopology
+	for i := range meshes.Items {
+		m := &meshes.Items[i]
+		// An unreadable selector is told on the MeshTopology; it selects nothing.
+		if ok, err := membership.Selected(m, &f.Namespace, never); err == nil && ok && m.DeletionTimestamp == nil {
+			selecting = append(selecting, m)
+		}
+	}
+	f.Mesh = membership.Owner(selecting, f.Had)
+	if f.Mesh == nil {
+		return f, nil
+	}
+	for i := range f.Had {
+		if f.Had[i].Name == f.Mesh.Name {
+			f.Member = &f.Had[i]
+		}
+	}
+	return f, r.gatherMesh(ctx, f)
+}
+
+// gatherMesh reads what the namespace's mesh says, and the pods.
+func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
+	read := func(name string) (map[string]string, error) {
+		var cm corev1.ConfigMap
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: f.Mesh.Spec.Namespace, Name: name}, &cm)
+		return cm.Data, client.IgnoreNotFound(err)
+	}
+	data, err := read(topology.ConfigMapName(f.Mesh.Name))
+	if err != nil {
+		return fmt.Errorf("read the mesh's configuration: %w", err)
+	}
+	// What cannot be read is treated as not there; the topology controller rewrites it.
+	if c, err := topology.Parse(data[topology.ConfigKey]); err == nil {
+		f.Published = c
+	}
+	if s, err := transition.Parse(data[topology.StateKey]); err == nil {
+		f.State = s
+	}
+	if data, err = read(revision.RootConfigMap(f.Mesh.Name)); err != nil {
+		return fmt.Errorf("read the mesh's root: %w", err)
+	}
+	f.Root = data[revision.RootKey]
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, client.InNamespace(f.Namespace.Name)); err != nil {
+		return fmt.Errorf("list Pods: %w", err)
+	}
+	f.Pods = pods.Items
+	return nil
+}
