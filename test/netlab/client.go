@@ -1,0 +1,197 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// patience is how long an expectation may take to come true: configuration
+// travels.
+const patience = 15 * time.Second
+
+// Result is what an application's request gave.
+type Result struct {
+	OK     bool    `json:"ok"`
+	Status int     `json:"status"`
+	Error  string  `json:"error"`
+	Millis float64 `json:"ms"`
+	Body   any     `json:"body"`
+}
+
+// Field is a field of a JSON answer as text, such as the server's name.
+func (r Result) Field(path ...string) string {
+	v := r.Body
+	for _, k := range path {
+		m, _ := v.(map[string]any)
+		v = m[k]
+	}
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+// Call is a request that an application in a pod is about to make.
+type Call struct {
+	pod  *Pod
+	args []string
+}
+
+// HTTP gets the URL; more are flags of testapp.
+func (p *Pod) HTTP(url string, more ...string) *Call { return p.call("http", url, more) }
+
+// TCP sends a line to host:port and reads one.
+func (p *Pod) TCP(addr string, more ...string) *Call { return p.call("tcp", addr, more) }
+
+// GRPC calls the echo service at host:port.
+func (p *Pod) GRPC(addr string, more ...string) *Call { return p.call("grpc", addr, more) }
+
+// WS echoes over a WebSocket.
+func (p *Pod) WS(url string, more ...string) *Call { return p.call("ws", url, more) }
+
+func (p *Pod) call(verb, target string, more []string) *Call {
+	return &Call{pod: p, args: append([]string{verb, target}, more...)}
+}
+
+// Want makes the request until its status is as wanted, and returns the result.
+func (c *Call) Want(status int) Result {
+	c.pod.lab.t.Helper()
+	return c.until(func(r Result) error {
+		if r.Status != status {
+			return fmt.Errorf("status %d %s, want %d", r.Status, r.Error, status)
+		}
+		return nil
+	})
+}
+
+// WantOK makes the request until it succeeds, and returns the result.
+func (c *Call) WantOK() Result {
+	c.pod.lab.t.Helper()
+	return c.until(func(r Result) error {
+		if !r.OK {
+			return fmt.Errorf("status %d %s, want success", r.Status, r.Error)
+		}
+		return nil
+	})
+}
+
+// WantRefused makes the request until it fails without an answer or with a status
+// from 400 on, three times in a row: what is refused must stay refused.
+func (c *Call) WantRefused() Result {
+	c.pod.lab.t.Helper()
+	var r Result
+	for range 3 {
+		r = c.until(func(r Result) error {
+			if r.OK {
+				return fmt.Errorf("status %d, want it refused", r.Status)
+			}
+			return nil
+		})
+	}
+	return r
+}
+
+// Until makes the request until check has no complaint.
+func (c *Call) Until(check func(Result) error) Result {
+	c.pod.lab.t.Helper()
+	return c.until(check)
+}
+
+func (c *Call) until(check func(Result) error) Result {
+	c.pod.lab.t.Helper()
+	c.pod.lab.Ready()
+	var last Result
+	err := await(patience, func() error {
+		rs, err := c.try(1)
+		if err != nil {
+			return err
+		}
+		last = rs[0]
+		return check(last)
+	})
+	if err != nil {
+		c.pod.lab.t.Fatalf("%s: %v: %v", c.pod.Name, c.args, err)
+	}
+	return last
+}
+
+// Times makes the request n times on end and returns every result.
+func (c *Call) Times(n int) []Result {
+	c.pod.lab.t.Helper()
+	c.pod.lab.Ready()
+	rs, err := c.try(n)
+	c.pod.lab.must(err)
+	return rs
+}
+
+// Names counts the answers of n requests by who answered; a failed one counts
+// under its status.
+func (c *Call) Names(n int) map[string]int {
+	c.pod.lab.t.Helper()
+	out := map[string]int{}
+	for _, r := range c.Times(n) {
+		name := r.Field("name")
+		if !r.OK {
+			name = strconv.Itoa(r.Status)
+		}
+		out[name]++
+	}
+	return out
+}
+
+func (c *Call) try(n int) ([]Result, error) {
+	ctx, cancel := context.WithTimeout(c.pod.lab.t.Context(), time.Duration(n)*10*time.Second)
+	defer cancel()
+	args := append([]string{c.pod.lab.program("testapp")}, c.args...)
+	// A failed request makes the program fail; what it printed says how.
+	out, runErr := run(ctx, c.pod.space, program{name: "testapp", uid: uidApp, dir: c.pod.lab.dir, args: append(args, "--count", strconv.Itoa(n))})
+	var rs []Result
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r Result
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("read %q: %w", lines.Text(), err)
+		}
+		rs = append(rs, r)
+	}
+	if len(rs) != n {
+		return nil, fmt.Errorf("%d results of %d: %w", len(rs), n, runErr)
+	}
+	return rs, nil
+}
+
+// Ready waits until every pod is.
+func (l *Lab) Ready() {
+	l.t.Helper()
+	for _, p := range append(append([]*Pod{}, l.pods...), l.hosts...) {
+		if err := await(30*time.Second, p.ready); err != nil {
+			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
+		}
+	}
+}
+
+// askReady asks the agent in the caller's namespace.
+func askReady() error {
+	c := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get("http://127.0.0.1:15020/healthz/ready")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		var b [200]byte
+		n, _ := res.Body.Read(b[:])
+		return fmt.Errorf("%s: %s", res.Status, b[:n])
+	}
+	return nil
+}

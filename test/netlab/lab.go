@@ -1,0 +1,192 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+)
+
+// Names of the control plane, as in a cluster.
+const (
+	systemNamespace = "isthmus-system"
+	topologyName    = "default"
+	clusterDomain   = "cluster.local"
+	planeName       = "isthmusd-" + topologyName + "." + systemNamespace + ".svc"
+)
+
+// Lab is the world of one case.
+type Lab struct {
+	t         testing.TB
+	dir, bin  string
+	config    topology.Config
+	router    *router
+	dns       *dns
+	objects   *objects
+	plane     *plane
+	pods      []*Pod
+	hosts     []*Pod
+	key       *ecdsa.PrivateKey
+	outside   *authority
+	addresses int
+}
+
+// New starts a control plane with this topology's configuration, by default that
+// of a mesh whose every namespace is a member, IngressOnly, AllowAny, Permissive.
+// It skips the test, saying why, where namespaces cannot be made or a program has
+// not been built.
+func New(t testing.TB, change ...func(*topology.Config)) *Lab {
+	t.Helper()
+	l := &Lab{t: t, bin: programs(t), dns: &dns{names: map[string][]netip.Addr{}}}
+	l.config = defaults()
+	for _, c := range change {
+		c(&l.config)
+	}
+	l.makeDir()
+	t.Cleanup(l.report) // runs before what is registered above it is taken away
+	l.must(l.start())
+	return l
+}
+
+func defaults() topology.Config {
+	return topology.Config{
+		Name: topologyName, Namespace: systemNamespace, Revision: topologyName + "-0-1-0",
+		Topology: topology.IngressOnly, Outbound: topology.AllowAny, MTLS: topology.Permissive,
+		TrustDomain: clusterDomain, ClusterDomain: clusterDomain, Epoch: "1",
+		EgressGateway: nil,
+	}
+}
+
+// WithEgressGateway changes the configuration to topology EgressGateway, whose
+// gateway is the one that Lab.EgressGateway starts.
+func WithEgressGateway(c *topology.Config) {
+	c.Topology = topology.EgressGateway
+	c.EgressGateway = &topology.Gateway{
+		Namespace: systemNamespace, Service: "egress-default", ServiceAccount: "egress-default",
+		Labels: map[string]string{"istio": "egressgateway", "isthmus.dev/gateway": "egress"}, Port: 15443,
+	}
+}
+
+// WithSidecarEgress changes the configuration to topology SidecarEgress.
+func WithSidecarEgress(c *topology.Config) { c.Topology = topology.SidecarEgress }
+
+// WithRegistryOnly refuses hosts that nobody registered.
+func WithRegistryOnly(c *topology.Config) { c.Outbound = topology.RegistryOnly }
+
+// WithStrict asks for mutual TLS everywhere.
+func WithStrict(c *topology.Config) { c.MTLS = topology.Strict }
+
+// programs finds the repository's bin directory with all that a lab runs.
+func programs(t testing.TB) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: network namespaces need root")
+	}
+	root := os.Getenv("ISTHMUS_ROOT") // set by the suite; the tree above otherwise
+	if root == "" {
+		root = filepath.Join("..", "..")
+	}
+	bin, err := filepath.Abs(filepath.Join(root, "bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"isthmusd", "isthmus-agent", "envoy", "testapp"} {
+		if _, err := os.Stat(filepath.Join(bin, p)); err != nil {
+			t.Skipf("skipped: not built (make build bin/envoy): %v", err)
+		}
+	}
+	return bin
+}
+
+// makeDir makes a directory with a short name, for sockets lie below it, that
+// other users may enter.
+func (l *Lab) makeDir() {
+	l.t.Helper()
+	dir, err := os.MkdirTemp("", "nl")
+	l.must(err)
+	l.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l.must(os.Chmod(dir, 0o755))
+	l.dir = dir
+	for _, d := range []string{"logs", "config", "ca"} {
+		l.must(os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+}
+
+func (l *Lab) start() error {
+	var err error
+	if l.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return err
+	}
+	if l.outside, err = newAuthority(l.dir); err != nil {
+		return err
+	}
+	if l.router, err = newRouter(); err != nil {
+		return err
+	}
+	l.t.Cleanup(l.router.space.close)
+	stop, err := l.dns.listen(l.router.space)
+	if err != nil {
+		return err
+	}
+	l.t.Cleanup(stop)
+	l.objects = newObjects(filepath.Join(l.dir, "config"), l.dns)
+	if err := l.objects.putConfig(l.config); err != nil {
+		return err
+	}
+	return l.startPlane()
+}
+
+// space makes a space with an address of the lab, in which names resolve as in a
+// pod of that namespace.
+func (l *Lab) space(ip netip.Addr, namespace string) (*space, error) {
+	s, err := newSpace()
+	if err != nil {
+		return nil, err
+	}
+	l.t.Cleanup(s.close)
+	if err := l.router.attach(s, ip); err != nil {
+		return nil, err
+	}
+	search := strings.Join([]string{namespace + ".svc." + clusterDomain, "svc." + clusterDomain, clusterDomain}, " ")
+	resolv := filepath.Join(l.dir, fmt.Sprintf("resolv-%s", namespace))
+	if err := os.WriteFile(resolv, []byte("nameserver "+gateway+"\nsearch "+search+"\noptions ndots:5\n"), 0o644); err != nil {
+		return nil, err
+	}
+	hosts := filepath.Join(l.dir, "hosts")
+	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+		return nil, err
+	}
+	return s, s.do(func() error {
+		if err := bind(resolv, "/etc/resolv.conf"); err != nil {
+			return err
+		}
+		return bind(hosts, "/etc/hosts")
+	})
+}
+
+// address is the next one of pods.
+func (l *Lab) address() netip.Addr {
+	l.addresses++
+	return netip.AddrFrom4([4]byte{10, 10, byte(l.addresses >> 8), byte(l.addresses)})
+}
+
+func (l *Lab) program(name string) string { return filepath.Join(l.bin, name) }
+
+func (l *Lab) logs() string { return filepath.Join(l.dir, "logs") }
+
+func (l *Lab) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatalf("netlab: %v", err)
+	}
+}

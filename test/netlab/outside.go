@@ -1,0 +1,114 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// authority is a CA of the world outside the mesh.
+type authority struct {
+	dir  string
+	file string // of the root certificate
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	made int64
+}
+
+func newAuthority(dir string) (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	a := &authority{dir: dir, file: filepath.Join(dir, "outside-ca.pem"), key: key}
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "outside"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
+	return a, os.WriteFile(a.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+}
+
+// issue writes a certificate for these names and its key, and returns the files.
+func (a *authority) issue(names ...string) (cert, key string, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", err
+	}
+	a.made++
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1 + a.made), DNSNames: names,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, k.Public(), a.key)
+	if err != nil {
+		return "", "", err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return "", "", err
+	}
+	cert = filepath.Join(a.dir, fmt.Sprintf("outside-%d.pem", a.made))
+	key = filepath.Join(a.dir, fmt.Sprintf("outside-%d-key.pem", a.made))
+	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		return "", "", err
+	}
+	return cert, key, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o644)
+}
+
+// OutsideCA is the file of the root that signs hosts outside.
+func (l *Lab) OutsideCA() string { return l.outside.file }
+
+// Certificate makes a certificate of the outside CA for these names, in PEM.
+func (l *Lab) Certificate(names ...string) (cert, key []byte) {
+	l.t.Helper()
+	c, k, err := l.outside.issue(names...)
+	l.must(err)
+	cert, err = os.ReadFile(c)
+	l.must(err)
+	key, err = os.ReadFile(k)
+	l.must(err)
+	return cert, key
+}
+
+// Host starts a host outside the mesh that has these names (a leading "*." is a
+// wildcard) and speaks HTTP on 80 and 8080, HTTPS on 443, lines of TCP on 9000 and
+// gRPC on 50051.
+func (l *Lab) Host(names ...string) *Pod {
+	l.t.Helper()
+	ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(len(l.hosts) + 1)})
+	cert, key, err := l.outside.issue(names...)
+	l.must(err)
+	p := &Pod{lab: l, PodSpec: PodSpec{Name: fmt.Sprintf("outside-%d", len(l.hosts)+1), Namespace: "outside"}, IP: ip}
+	p.space, err = l.space(ip, "outside")
+	l.must(err)
+	p.app, err = start(p.space, program{name: p.Name, uid: uidApp, dir: l.dir, args: append(
+		[]string{l.program("testapp"), "serve", "--name", names[0], "--cert", cert, "--key", key},
+		"--http", ":80,:8080", "--https", ":443", "--tcp", ":9000", "--grpc", ":50051")}, l.logs())
+	l.must(err)
+	for _, n := range names {
+		l.dns.set(n, ip)
+	}
+	l.hosts = append(l.hosts, p)
+	return p
+}

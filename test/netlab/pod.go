@@ -1,0 +1,281 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Proxy says what stands beside the application.
+type Proxy int
+
+// Proxies of a pod.
+const (
+	// Sidecar is an agent with its Envoy, and the redirect to it.
+	Sidecar Proxy = iota
+	// None: the pod is outside the mesh, or at least its proxy is.
+	None
+	// Router is a gateway: an agent with its Envoy, and no application.
+	Router
+)
+
+// PodSpec says what a pod is like. Zero values are the usual.
+type PodSpec struct {
+	Name string
+	// App is the Service to which it belongs, made when its first pod is added;
+	// its name unless given.
+	App string
+	// Namespace "default" and Account the App unless given.
+	Namespace, Account string
+	Labels             map[string]string
+	Proxy              Proxy
+	// Ports of the Service by name; the usual ones unless given.
+	Ports map[string]int
+	// Serve are more arguments of its testapp, Intercept of the redirect.
+	Serve, Intercept []string
+	// Env of the agent besides.
+	Env map[string]string
+}
+
+// Pod is a pod of the lab, or a host outside of it.
+type Pod struct {
+	PodSpec
+	IP    netip.Addr
+	lab   *Lab
+	space *space
+	root  string
+	app   *process
+	agent *process
+}
+
+// usualPorts of an application; "any" has no protocol in its name, so that it is
+// detected on the wire.
+func usualPorts() map[string]int {
+	return map[string]int{"http": 80, "http-alt": 8080, "tcp": 9000, "grpc": 50051, "any": 7000, "anyline": 7001}
+}
+
+// Pod adds a pod with a sidecar, and a Service of its name.
+func (l *Lab) Pod(name string) *Pod {
+	l.t.Helper()
+	return l.Add(PodSpec{Name: name})
+}
+
+// Bare adds a pod without a proxy, and a Service of its name.
+func (l *Lab) Bare(name string) *Pod {
+	l.t.Helper()
+	return l.Add(PodSpec{Name: name, Proxy: None})
+}
+
+// IngressGateway adds a gateway that Gateways select by istio: ingressgateway.
+func (l *Lab) IngressGateway() *Pod {
+	l.t.Helper()
+	return l.Add(PodSpec{
+		Name: "public-default", Namespace: systemNamespace, Proxy: Router,
+		Labels: map[string]string{"istio": "ingressgateway", "isthmus.dev/gateway": "public"},
+		Ports:  map[string]int{"http": 80, "https": 443},
+	})
+}
+
+// EgressGateway adds the gateway of WithEgressGateway.
+func (l *Lab) EgressGateway() *Pod {
+	l.t.Helper()
+	return l.Add(PodSpec{
+		Name: "egress-default", Namespace: systemNamespace, Proxy: Router,
+		Labels: map[string]string{"istio": "egressgateway", "isthmus.dev/gateway": "egress"},
+		Ports:  map[string]int{"tls": 15443},
+	})
+}
+
+// Add adds a pod. It is on its way when Add returns; the first request waits for
+// all of them.
+func (l *Lab) Add(s PodSpec) *Pod {
+	l.t.Helper()
+	p := &Pod{PodSpec: s, lab: l, IP: l.address()}
+	p.complete()
+	var err error
+	p.space, err = l.space(p.IP, p.Namespace)
+	l.must(err)
+	l.pods = append(l.pods, p)
+	l.must(l.objects.putPod(p))
+	l.must(p.start())
+	return p
+}
+
+func (p *Pod) complete() {
+	p.App = or(p.App, p.Name)
+	p.Namespace = or(p.Namespace, "default")
+	p.Account = or(p.Account, p.App)
+	if p.Ports == nil {
+		p.Ports = usualPorts()
+	}
+	labels := map[string]string{"app": p.App}
+	for k, v := range p.Labels {
+		labels[k] = v
+	}
+	p.Labels = labels
+	p.root = filepath.Join(p.lab.dir, p.Name)
+}
+
+func (p *Pod) start() error {
+	if p.Proxy != Router {
+		if err := p.startApp(); err != nil {
+			return err
+		}
+	}
+	if p.Proxy == None {
+		return nil
+	}
+	if err := p.mount(); err != nil {
+		return err
+	}
+	if p.Proxy == Sidecar {
+		_, err := run(p.lab.t.Context(), p.space, program{
+			name: "intercept", uid: uidRoot, args: append([]string{p.lab.program("isthmus-agent"), "intercept"}, p.Intercept...),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return p.startAgent()
+}
+
+func (p *Pod) startApp() error {
+	args := []string{p.lab.program("testapp"), "serve", "--name", p.Name}
+	for _, port := range slices.Sorted(keys(p.Ports)) {
+		kind := "--http"
+		switch {
+		case strings.HasPrefix(port, "tcp"), port == "anyline":
+			kind = "--tcp"
+		case strings.HasPrefix(port, "grpc"):
+			kind = "--grpc"
+		}
+		args = append(args, kind, ":"+strconv.Itoa(p.Ports[port]))
+	}
+	var err error
+	p.app, err = start(p.space, program{name: p.Name + "-app", uid: uidApp, dir: p.lab.dir, args: append(args, p.Serve...)}, p.lab.logs())
+	return err
+}
+
+// mount writes what the kubelet would mount.
+func (p *Pod) mount() error {
+	roots, err := os.ReadFile(p.lab.plane.roots)
+	if err != nil {
+		return err
+	}
+	token, err := p.lab.token(p.Namespace, p.Account, p.Name)
+	if err != nil {
+		return err
+	}
+	var labels strings.Builder
+	for _, k := range slices.Sorted(keys(p.Labels)) {
+		fmt.Fprintf(&labels, "%s=%q\n", k, p.Labels[k])
+	}
+	for name, content := range map[string][]byte{
+		"var/run/secrets/istio/root-cert.pem": roots,
+		"var/run/secrets/tokens/istio-token":  token,
+		"etc/istio/pod/labels":                []byte(labels.String()),
+		"etc/istio/pod/annotations":           nil,
+		"etc/istio/proxy/.keep":               nil,
+	} {
+		file := filepath.Join(p.root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, content, 0o644); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(p.root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(path, uidProxy, uidProxy)
+	})
+}
+
+func (p *Pod) startAgent() error {
+	role := "sidecar"
+	if p.Proxy == Router {
+		role = "router"
+	}
+	config, err := json.Marshal(map[string]any{"discoveryAddress": planeName + ":15012", "concurrency": 1, "terminationDrainDuration": "5s"})
+	if err != nil {
+		return err
+	}
+	env := map[string]string{
+		"POD_NAME": p.Name, "POD_NAMESPACE": p.Namespace, "INSTANCE_IP": p.IP.String(), "SERVICE_ACCOUNT": p.Account,
+		"CA_ADDR": planeName + ":15012", "PROXY_CONFIG": string(config), "TRUST_DOMAIN": clusterDomain,
+		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_META_WORKLOAD_NAME": p.App, "ISTIO_META_NODE_NAME": "lab",
+		"ISTIO_META_MESH_ID": clusterDomain,
+		"ISTIO_META_OWNER":   "kubernetes://apis/apps/v1/namespaces/" + p.Namespace + "/deployments/" + p.App,
+	}
+	if p.Proxy == Sidecar {
+		env["ISTIO_META_INTERCEPTION_MODE"] = "REDIRECT"
+	}
+	for k, v := range p.Env {
+		env[k] = v
+	}
+	var lines []string
+	for _, k := range slices.Sorted(keys(env)) {
+		lines = append(lines, k+"="+env[k])
+	}
+	p.agent, err = start(p.space, program{
+		name: p.Name + "-proxy", uid: uidProxy, dir: p.root, env: lines,
+		args: []string{p.lab.program("isthmus-agent"), "proxy", role, "--root", p.root, "--envoy", p.lab.program("envoy")},
+	}, p.lab.logs())
+	return err
+}
+
+// ready waits until the proxy has its configuration and the application listens.
+func (p *Pod) ready() error {
+	for _, proc := range []*process{p.app, p.agent} {
+		if proc == nil {
+			continue
+		}
+		select {
+		case <-proc.done:
+			return final{fmt.Errorf("%s ended: %w", proc.name, proc.err)}
+		default:
+		}
+	}
+	return p.space.do(func() error {
+		if p.agent != nil {
+			return askReady()
+		}
+		c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(80)), time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// Stop ends the pod as Kubernetes does one with a native sidecar: the application
+// first, then the proxy; then it is gone from the cluster.
+func (p *Pod) Stop() {
+	p.lab.t.Helper()
+	for _, proc := range []*process{p.app, p.agent} {
+		if proc != nil {
+			p.lab.must(proc.stop(15 * time.Second))
+		}
+	}
+	p.lab.pods = slices.DeleteFunc(p.lab.pods, func(o *Pod) bool { return o == p })
+	p.lab.must(p.lab.objects.deletePod(p))
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,180 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// report prints what helps to understand a failure: the ends of all logs, and what
+// every proxy had been told.
+func (l *Lab) report() {
+	if !l.t.Failed() {
+		return
+	}
+	for _, p := range append(append([]*Pod{}, l.pods...), l.hosts...) {
+		for _, proc := range []*process{p.app, p.agent} {
+			if proc != nil {
+				l.t.Logf("--- log of %s (%s)\n%s", proc.name, p.IP, tail(proc.log, 30))
+			}
+		}
+		if p.agent != nil {
+			l.t.Logf("--- configuration of %s\n%s", p.Name, p.told())
+		}
+	}
+	if l.plane != nil && l.plane.process != nil {
+		l.t.Logf("--- log of isthmusd\n%s", tail(l.plane.process.log, 40))
+	}
+	if keep := os.Getenv("NETLAB_KEEP"); keep != "" {
+		l.keep(keep)
+	}
+}
+
+// keep copies logs, objects and configuration dumps for a person to read.
+func (l *Lab) keep(dir string) {
+	to := filepath.Join(dir, strings.ReplaceAll(l.t.Name(), "/", "_"))
+	_ = os.RemoveAll(to)
+	for _, d := range []string{"logs", "config"} {
+		_ = os.CopyFS(filepath.Join(to, d), os.DirFS(filepath.Join(l.dir, d)))
+	}
+	for _, p := range l.pods {
+		if p.agent == nil {
+			continue
+		}
+		if b, err := p.Admin("/config_dump?include_eds"); err == nil {
+			_ = os.WriteFile(filepath.Join(to, p.Name+"-config.json"), b, 0o644)
+		}
+	}
+	l.t.Logf("kept in %s", to)
+}
+
+func tail(file string, n int) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// Log is what the pod's proxy has said up to now, access log included.
+func (p *Pod) Log() string {
+	b, err := os.ReadFile(p.agent.log)
+	p.lab.must(err)
+	return string(b)
+}
+
+// AppLog is what the pod's application has said up to now: a line a request.
+func (p *Pod) AppLog() string {
+	b, err := os.ReadFile(p.app.log)
+	p.lab.must(err)
+	return string(b)
+}
+
+// WantLog waits until the proxy's log has a line with every one of these texts.
+func (p *Pod) WantLog(texts ...string) string {
+	p.lab.t.Helper()
+	var found string
+	err := await(5*time.Second, func() error {
+		for line := range strings.Lines(p.Log()) {
+			if containsAll(line, texts) {
+				found = line
+				return nil
+			}
+		}
+		return fmt.Errorf("no line with %q", texts)
+	})
+	if err != nil {
+		p.lab.t.Fatalf("log of %s: %v", p.Name, err)
+	}
+	return found
+}
+
+func containsAll(s string, texts []string) bool {
+	for _, t := range texts {
+		if !strings.Contains(s, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// Admin asks Envoy's admin interface.
+func (p *Pod) Admin(path string) ([]byte, error) {
+	var conn net.Conn
+	err := p.space.do(func() (err error) {
+		if p.Proxy == Router {
+			conn, err = net.Dial("unix", filepath.Join(p.root, "etc/istio/proxy/admin.sock"))
+			return err
+		}
+		conn, err = net.DialTimeout("tcp", "127.0.0.1:15000", time.Second)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	t := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }} //nolint:staticcheck // one connection, already there
+	res, err := (&http.Client{Transport: t, Timeout: 5 * time.Second}).Get("http://admin" + path)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(res.Body)
+}
+
+// told is the gist of a configuration dump: names and refusals.
+func (p *Pod) told() string {
+	b, err := p.Admin("/config_dump")
+	if err != nil {
+		return err.Error()
+	}
+	var dump struct {
+		Configs []json.RawMessage `json:"configs"`
+	}
+	if err := json.Unmarshal(b, &dump); err != nil {
+		return err.Error()
+	}
+	var out bytes.Buffer
+	for _, c := range dump.Configs {
+		var section map[string]any
+		if json.Unmarshal(c, &section) != nil {
+			continue
+		}
+		for key, list := range section {
+			if items, ok := list.([]any); ok && strings.HasPrefix(key, "dynamic_") {
+				describe(&out, key, items)
+			}
+		}
+	}
+	return out.String()
+}
+
+func describe(out io.Writer, kind string, items []any) {
+	for _, i := range items {
+		m, _ := i.(map[string]any)
+		name := m["name"]
+		for _, inner := range []string{"cluster", "route_config", "endpoint_config", "listener"} {
+			if v, ok := m[inner].(map[string]any); ok && name == nil {
+				name = v["name"]
+			}
+		}
+		fmt.Fprintf(out, "%s %v", kind, name)
+		for _, state := range []any{m["error_state"], m["active_state"]} {
+			if s, ok := state.(map[string]any); ok && s["details"] != nil {
+				fmt.Fprintf(out, " REFUSED: %v", s["details"])
+			}
+		}
+		fmt.Fprintln(out)
+	}
+}

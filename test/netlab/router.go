@@ -1,0 +1,119 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// gateway is the router's address on every link, and where DNS is.
+const gateway = "169.254.1.1"
+
+// router joins the spaces of a lab: a veth to each, a route for each address.
+type router struct {
+	space *space
+	links int
+}
+
+func newRouter() (*router, error) {
+	s, err := newSpace()
+	if err != nil {
+		return nil, err
+	}
+	r := &router{space: s}
+	err = s.do(func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600); err != nil {
+			return err
+		}
+		return linkUp("lo")
+	})
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("make router: %w", err)
+	}
+	return r, nil
+}
+
+// attach gives the space an interface eth0 with this address, reachable from all
+// others of the lab.
+func (r *router) attach(s *space, ip netip.Addr) error {
+	r.links++
+	name := fmt.Sprintf("v%d", r.links)
+	err := r.space.do(func() error {
+		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(s.fd)}
+		if err := netlink.LinkAdd(v); err != nil {
+			return fmt.Errorf("add veth: %w", err)
+		}
+		if err := linkUp(name, gateway+"/32"); err != nil {
+			return err
+		}
+		return addRoute(name, ip.String()+"/32", "")
+	})
+	if err != nil {
+		return fmt.Errorf("attach %s: %w", ip, err)
+	}
+	err = s.do(func() error {
+		if err := linkUp("lo"); err != nil {
+			return err
+		}
+		if err := linkUp("eth0", ip.String()+"/32"); err != nil {
+			return err
+		}
+		if err := addRoute("eth0", gateway+"/32", ""); err != nil {
+			return err
+		}
+		return addRoute("eth0", "0.0.0.0/0", gateway)
+	})
+	if err != nil {
+		return fmt.Errorf("attach %s: %w", ip, err)
+	}
+	return nil
+}
+
+func linkUp(name string, addrs ...string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	for _, s := range addrs {
+		a, err := netlink.ParseAddr(s)
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("add %s to %s: %w", s, name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
+
+func addRoute(link, to, via string) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", link, err)
+	}
+	_, dst, err := net.ParseCIDR(to)
+	if err != nil {
+		return err
+	}
+	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst}
+	if via == "" {
+		r.Scope = unix.RT_SCOPE_LINK
+	} else {
+		r.Gw = net.ParseIP(via)
+	}
+	if err := netlink.RouteAdd(r); err != nil {
+		return fmt.Errorf("route %s by %s %s: %w", to, link, via, err)
+	}
+	return nil
+}
