@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 )
@@ -178,20 +177,4 @@ func (l *Lab) Ready() {
 			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
 		}
 	}
-}
-
-// askReady asks the agent in the caller's namespace.
-func askReady() error {
-	c := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := c.Get("http://127.0.0.1:15020/healthz/ready")
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		var b [200]byte
-		n, _ := res.Body.Read(b[:])
-		return fmt.Errorf("%s: %s", res.Status, b[:n])
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,8 @@ type Lab struct {
 	key       *ecdsa.PrivateKey
 	outside   *authority
 	addresses int
+	// undo is what end does, last first.
+	undo []func()
 }
 
 // New starts a control plane with this topology's configuration, by default that
@@ -52,11 +55,21 @@ func New(t testing.TB, change ...func(*topology.Config)) *Lab {
 	for _, c := range change {
 		c(&l.config)
 	}
+	t.Cleanup(l.end)
 	l.makeDir()
-	t.Cleanup(l.report) // runs before what is registered above it is taken away
 	l.must(l.start())
 	return l
 }
+
+// end takes the world apart, after a look at it when the case has failed.
+func (l *Lab) end() {
+	l.report()
+	for _, f := range slices.Backward(l.undo) {
+		f()
+	}
+}
+
+func (l *Lab) later(f func()) { l.undo = append(l.undo, f) }
 
 func defaults() topology.Config {
 	return topology.Config{
@@ -114,7 +127,7 @@ func (l *Lab) makeDir() {
 	l.t.Helper()
 	dir, err := os.MkdirTemp("", "nl")
 	l.must(err)
-	l.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l.later(func() { _ = os.RemoveAll(dir) })
 	l.must(os.Chmod(dir, 0o755))
 	l.dir = dir
 	for _, d := range []string{"logs", "config", "ca"} {
@@ -133,12 +146,12 @@ func (l *Lab) start() error {
 	if l.router, err = newRouter(); err != nil {
 		return err
 	}
-	l.t.Cleanup(l.router.space.close)
+	l.later(l.router.space.close)
 	stop, err := l.dns.listen(l.router.space)
 	if err != nil {
 		return err
 	}
-	l.t.Cleanup(stop)
+	l.later(stop)
 	l.objects = newObjects(filepath.Join(l.dir, "config"), l.dns)
 	if err := l.objects.putConfig(l.config); err != nil {
 		return err
@@ -153,7 +166,7 @@ func (l *Lab) space(ip netip.Addr, namespace string) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.t.Cleanup(s.close)
+	l.later(s.close)
 	if err := l.router.attach(s, ip); err != nil {
 		return nil, err
 	}

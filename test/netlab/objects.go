@@ -191,10 +191,10 @@ func (o *objects) slice(s *corev1.Service) *discoveryv1.EndpointSlice {
 		if p.Namespace != s.Namespace || !selector.Matches(labels.Set(p.Labels)) {
 			continue
 		}
-		ready, node := true, "lab"
+		ready, serving, node := !p.terminating, true, "lab"
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
 			Addresses: []string{p.IP.String()}, NodeName: &node,
-			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &ready},
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &p.terminating},
 			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name},
 		})
 	}

@@ -56,6 +56,8 @@ type Pod struct {
 	root  string
 	app   *process
 	agent *process
+	// terminating pods are in EndpointSlices as such.
+	terminating bool
 }
 
 // usualPorts of an application; "any" has no protocol in its name, so that it is
@@ -248,10 +250,11 @@ func (p *Pod) ready() error {
 		default:
 		}
 	}
+	if p.agent != nil {
+		_, err := p.space.get("tcp", "127.0.0.1:15020", "/healthz/ready")
+		return err
+	}
 	return p.space.do(func() error {
-		if p.agent != nil {
-			return askReady()
-		}
 		c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(80)), time.Second)
 		if err != nil {
 			return err
@@ -260,17 +263,43 @@ func (p *Pod) ready() error {
 	})
 }
 
-// Stop ends the pod as Kubernetes does one with a native sidecar: the application
-// first, then the proxy; then it is gone from the cluster.
+// peersLearn is how long an application that is told to end goes on serving: the
+// preStop sleep that every careful Deployment has, for peers hear of its end no
+// sooner than it does.
+const peersLearn = time.Second
+
+// Stop ends the pod as Kubernetes does one with a native sidecar: it leaves its
+// Services, the application ends after its preStop, then the proxy; then it is
+// gone.
 func (p *Pod) Stop() {
 	p.lab.t.Helper()
+	p.terminating = true
+	p.lab.must(p.lab.objects.putEndpoints())
+	if p.app != nil {
+		<-time.After(peersLearn)
+	}
 	for _, proc := range []*process{p.app, p.agent} {
 		if proc != nil {
 			p.lab.must(proc.stop(15 * time.Second))
 		}
 	}
-	p.lab.pods = slices.DeleteFunc(p.lab.pods, func(o *Pod) bool { return o == p })
+	p.lab.forget(p)
 	p.lab.must(p.lab.objects.deletePod(p))
+}
+
+// Crash ends the pod's processes as a lost node does: at once, without a word to
+// anybody. The cluster still lists it.
+func (p *Pod) Crash() {
+	for _, proc := range []*process{p.agent, p.app} {
+		if proc != nil {
+			proc.kill()
+		}
+	}
+	p.lab.forget(p)
+}
+
+func (l *Lab) forget(p *Pod) {
+	l.pods = slices.DeleteFunc(l.pods, func(o *Pod) bool { return o == p })
 }
 
 func or(a, b string) string {

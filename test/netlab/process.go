@@ -54,6 +54,10 @@ func start(s *space, p program, logs string) (*process, error) {
 		return nil, err
 	}
 	defer f.Close()
+	// Envoy opens /dev/stdout anew for its access log.
+	if err := f.Chown(int(p.uid), int(p.uid)); err != nil {
+		return nil, err
+	}
 	out.cmd = p.command(context.Background())
 	out.cmd.Stdout, out.cmd.Stderr = f, f
 	if err := s.do(out.cmd.Start); err != nil {

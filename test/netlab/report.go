@@ -5,6 +5,7 @@ package netlab
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -82,22 +83,29 @@ func (p *Pod) AppLog() string {
 }
 
 // WantLog waits until the proxy's log has a line with every one of these texts.
-func (p *Pod) WantLog(texts ...string) string {
+func (p *Pod) WantLog(texts ...string) {
 	p.lab.t.Helper()
-	var found string
+	p.WantLogs(1, texts...)
+}
+
+// WantLogs waits until the proxy's log has n such lines.
+func (p *Pod) WantLogs(n int, texts ...string) {
+	p.lab.t.Helper()
 	err := await(5*time.Second, func() error {
+		found := 0
 		for line := range strings.Lines(p.Log()) {
 			if containsAll(line, texts) {
-				found = line
-				return nil
+				found++
 			}
 		}
-		return fmt.Errorf("no line with %q", texts)
+		if found < n {
+			return fmt.Errorf("%d lines with %q, want %d", found, texts, n)
+		}
+		return nil
 	})
 	if err != nil {
 		p.lab.t.Fatalf("log of %s: %v", p.Name, err)
 	}
-	return found
 }
 
 func containsAll(s string, texts []string) bool {
@@ -111,26 +119,36 @@ func containsAll(s string, texts []string) bool {
 
 // Admin asks Envoy's admin interface.
 func (p *Pod) Admin(path string) ([]byte, error) {
+	if p.Proxy == Router {
+		return p.space.get("unix", filepath.Join(p.root, "etc/istio/proxy/admin.sock"), path)
+	}
+	return p.space.get("tcp", "127.0.0.1:15000", path)
+}
+
+// get asks an HTTP server from inside the space. A status other than 200 is an error.
+func (s *space) get(network, addr, path string) ([]byte, error) {
 	var conn net.Conn
-	err := p.space.do(func() (err error) {
-		if p.Proxy == Router {
-			conn, err = net.Dial("unix", filepath.Join(p.root, "etc/istio/proxy/admin.sock"))
-			return err
-		}
-		conn, err = net.DialTimeout("tcp", "127.0.0.1:15000", time.Second)
+	// The connection is made by the thread of the space; the client's goroutines
+	// are not in it.
+	err := s.do(func() (err error) {
+		conn, err = net.DialTimeout(network, addr, time.Second)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	t := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }} //nolint:staticcheck // one connection, already there
-	res, err := (&http.Client{Transport: t, Timeout: 5 * time.Second}).Get("http://admin" + path)
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+	res, err := (&http.Client{Transport: t, Timeout: 5 * time.Second}).Get("http://lab" + path)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	return io.ReadAll(res.Body)
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, b)
+	}
+	return b, err
 }
 
 // told is the gist of a configuration dump: names and refusals.
