@@ -64,9 +64,11 @@ func (p *packer) setDiscovery(m *clusterv3.Cluster, c ir.Cluster) {
 	case ir.Dynamic:
 		m.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.clusters.dynamic_forward_proxy",
-			TypedConfig: p.any(&dfpv3.ClusterConfig{ClusterImplementationSpecifier: &dfpv3.ClusterConfig_DnsCacheConfig{
-				DnsCacheConfig: dnsCache(c.Cache),
-			}}),
+			TypedConfig: p.any(&dfpv3.ClusterConfig{
+				// Without TLS of our own there is no name to verify, and Envoy wants that said.
+				AllowInsecureClusterOptions:    c.TLS == nil,
+				ClusterImplementationSpecifier: &dfpv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: dnsCache(c.Cache)},
+			}),
 		}}
 		return
 	case ir.StrictDNS:

@@ -11,8 +11,10 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	httpdfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -91,6 +93,14 @@ func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
 	}
 	if h.Edge == ir.FromSidecar {
 		add("envoy.filters.http.header_mutation", meshHeaders())
+	}
+	if h.Callers != nil {
+		add("envoy.filters.http.rbac", &httprbacv3.RBAC{Rules: callerRules(h.Callers)})
+	}
+	if h.DynamicHost != nil {
+		add("envoy.filters.http.dynamic_forward_proxy", &httpdfpv3.FilterConfig{
+			ImplementationSpecifier: &httpdfpv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: dnsCache(*h.DynamicHost)},
+		})
 	}
 	if len(h.UpstreamALPN) > 0 {
 		add(alpnFilter, offerALPN(h.UpstreamALPN))

@@ -78,6 +78,10 @@ func (p *packer) keepPeer() *listenerv3.Filter {
 }
 
 func (p *packer) callers(c *ir.Callers) *listenerv3.Filter {
+	return p.networkFilter("envoy.filters.network.rbac", &netrbacv3.RBAC{StatPrefix: c.StatPrefix, Rules: callerRules(c)})
+}
+
+func callerRules(c *ir.Callers) *rbacv3.RBAC {
 	var ids []*rbacv3.Principal
 	for _, name := range c.Principals {
 		ids = append(ids, principal(name, c))
@@ -86,12 +90,9 @@ func (p *packer) callers(c *ir.Callers) *listenerv3.Filter {
 	if len(c.ServerNames) > 0 {
 		perm = serverNames(c.ServerNames)
 	}
-	return p.networkFilter("envoy.filters.network.rbac", &netrbacv3.RBAC{
-		StatPrefix: c.StatPrefix,
-		Rules: &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{
-			"callers": {Principals: ids, Permissions: []*rbacv3.Permission{perm}},
-		}},
-	})
+	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{
+		"callers": {Principals: ids, Permissions: []*rbacv3.Permission{perm}},
+	}}
 }
 
 func principal(name string, c *ir.Callers) *rbacv3.Principal {

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -72,11 +71,6 @@ func validateWithEnvoy(t *testing.T, binary string, b *bootstrapv3.Bootstrap) {
 	out, err := exec.CommandContext(ctx, binary, "--mode", "validate", "-c", path, "-l", "warning").CombinedOutput()
 	if err != nil {
 		t.Errorf("Envoy refuses the configuration: %v\n%s", err, out)
-	}
-	for line := range strings.SplitSeq(string(out), "\n") {
-		if strings.Contains(strings.ToLower(line), "deprecated") && !strings.Contains(line, "runtime") {
-			t.Log(line)
-		}
 	}
 }
 

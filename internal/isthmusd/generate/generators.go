@@ -18,5 +18,9 @@ func generators() []generator {
 		listeners(resolve.Gateway, resolve.GatewayListeners, resolve.GatewayListener),
 		routes(resolve.Gateway, resolve.GatewayRoutes, resolve.GatewayRoute),
 		secrets(resolve.Gateway, resolve.GatewaySecrets, resolve.GatewaySecret),
+
+		clusters(resolve.Egress, resolve.EgressClusters, resolve.EgressCluster),
+		listeners(resolve.Egress, resolve.EgressListeners, resolve.EgressListener),
+		secrets(resolve.Egress, resolve.EgressSecrets, resolve.EgressSecret),
 	}
 }

@@ -32,6 +32,7 @@ var update = flag.Bool("update", false, "write what the tests make into testdata
 // testCase is a directory of testdata.
 type testCase struct {
 	dir     string
+	docs    []byte
 	snap    *snapshot.Snapshot
 	proxies map[string]*model.Proxy
 }
@@ -67,7 +68,7 @@ func readCase(t testing.TB, dir string) testCase {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := testCase{dir: dir, snap: snap, proxies: map[string]*model.Proxy{}}
+	c := testCase{dir: dir, docs: docs, snap: snap, proxies: map[string]*model.Proxy{}}
 	for doc := range strings.SplitSeq(string(docs), "\n---\n") {
 		var m struct {
 			Metadata struct{ Name string }

@@ -179,6 +179,10 @@ type HTTP struct {
 	AccessLog *AccessLog
 	// UpstreamALPN offers these protocols in mesh TLS to the upstream, whatever its cluster says.
 	UpstreamALPN []string
+	// Callers restricts who may send requests; others get 403.
+	Callers *Callers
+	// DynamicHost resolves the host that each request names, in this cache.
+	DynamicHost *DNSCache
 	// Hops is the number of trusted proxies in front.
 	Hops uint32
 }

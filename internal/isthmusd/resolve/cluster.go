@@ -99,10 +99,12 @@ func outbound(s *scope, k subsetKey) *ir.Cluster {
 		throughGateway(s, c, d)
 		return c
 	}
-	direct := d
-	s.reach(c, direct)
+	s.reach(c, d)
 	s.applyPolicy(c, d)
 	s.secure(c, d)
+	if !credentialsPresent(s, c) {
+		return nil
+	}
 	return c
 }
 

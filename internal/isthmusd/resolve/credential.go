@@ -11,6 +11,16 @@ const (
 	caSuffix = "-cacert"
 )
 
+// clientCredential is the name of the secret that a DestinationRule names. At
+// the egress gateway it is the one in the rule's own namespace.
+func (s *scope) clientCredential(p trafficPolicy) string {
+	name := p.tls.GetCredentialName()
+	if !s.behalf || p.rule == nil || strings.ContainsAny(name, "/:") {
+		return credentialRef(name)
+	}
+	return credentialScheme + p.rule.Namespace + "/" + name
+}
+
 // credentialRef is the name of a credential's secret on the wire.
 func credentialRef(name string) string {
 	if strings.Contains(name, "://") {

@@ -63,6 +63,8 @@ func (s *scope) rulesOf(all []*model.DestinationRule, ns string) []*model.Destin
 		switch {
 		case len(labels) == 0:
 			general = append(general, d)
+		case s.behalf:
+			// The gateway cannot know which workloads of the namespace call it.
 		case ns == s.ns && s.v.ProxyMatches(labels):
 			selected = append(selected, d)
 		}

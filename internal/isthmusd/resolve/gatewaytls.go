@@ -56,7 +56,7 @@ func serverCertificates(s *scope, t *networking.ServerTLSSettings, out *ir.Serve
 	}
 	for _, n := range names {
 		ref := credentialRef(n)
-		if secret(s.v, ref) == nil {
+		if s.secret(ref) == nil {
 			continue
 		}
 		out.Certificates = append(out.Certificates, ir.SecretRef{Name: ref, Source: ir.FromControlPlane})
@@ -84,7 +84,7 @@ func authorities(s *scope, t *networking.ServerTLSSettings, out *ir.Validation) 
 		return out.CAFile != ""
 	}
 	ref := credentialRef(name) + caSuffix
-	if secret(s.v, ref) == nil {
+	if s.secret(ref) == nil {
 		return false
 	}
 	out.CA = &ir.SecretRef{Name: ref, Source: ir.FromControlPlane}
@@ -108,17 +108,18 @@ func tlsVersion(v networking.ServerTLSSettings_TLSProtocol, otherwise string) st
 // GatewaySecrets lists the credentials that a gateway's servers use.
 func GatewaySecrets(v *snapshot.View) []string {
 	refs := map[string]bool{}
+	sc := newScope(v)
 	for _, s := range servers(v) {
 		if !s.terminates() {
 			continue
 		}
 		for _, ref := range serverSecrets(s.spec.GetTls()) {
-			if secret(v, ref) != nil {
+			if sc.secret(ref) != nil {
 				refs[ref] = true
 			}
 		}
 	}
-	for _, ref := range clientSecrets(newScope(v), gatewayDestinations(newScope(v))) {
+	for _, ref := range clientSecrets(sc, gatewayDestinations(sc)) {
 		refs[ref] = true
 	}
 	return slices.Sorted(maps.Keys(refs))
@@ -142,32 +143,32 @@ func GatewaySecret(v *snapshot.View, name string) *ir.Secret {
 	if !slices.Contains(GatewaySecrets(v), name) {
 		return nil
 	}
-	return secret(v, name)
+	return newScope(v).secret(name)
 }
 
-// secret finds a credential in the proxy's own namespace: the only one whose
-// secrets a gateway may use. Material that does not parse is as good as none,
-// since Envoy would refuse it.
-func secret(v *snapshot.View, ref string) *ir.Secret {
+// secret finds a credential that a gateway may use: in the proxy's own
+// namespace, or in the one that the egress gateway stands in for. Material that
+// does not parse is as good as none, since Envoy would refuse it.
+func (s *scope) secret(ref string) *ir.Secret {
 	name, ok := strings.CutPrefix(ref, credentialScheme)
 	if !ok {
 		return nil
 	}
-	ns := v.ProxyNamespace()
+	ns := s.v.ProxyNamespace()
 	if in, rest, found := strings.Cut(name, "/"); found {
-		if in != ns {
+		if in != ns && (!s.behalf || in != s.ns) {
 			return nil
 		}
-		name = rest
+		ns, name = in, rest
 	}
 	if base, isCA := strings.CutSuffix(name, caSuffix); isCA {
-		return caSecret(v, ref, ns, base)
+		return caSecret(s.v, ref, ns, base)
 	}
-	s := v.Secret(model.Key{Namespace: ns, Name: name})
-	if s == nil || !validPair(s) {
+	found := s.v.Secret(model.Key{Namespace: ns, Name: name})
+	if found == nil || !validPair(found) {
 		return nil
 	}
-	return &ir.Secret{Name: ref, Certificate: s.Cert, Key: s.PrivateKey}
+	return &ir.Secret{Name: ref, Certificate: found.Cert, Key: found.PrivateKey}
 }
 
 // caSecret takes the authorities of the credential itself, or of a Secret with
@@ -203,7 +204,7 @@ func clientSecrets(s *scope, keys []subsetKey) []string {
 			continue
 		}
 		for _, ref := range []string{credentialRef(t.GetCredentialName()), credentialRef(t.GetCredentialName()) + caSuffix} {
-			if secret(s.v, ref) != nil {
+			if s.secret(ref) != nil {
 				out = append(out, ref)
 			}
 		}

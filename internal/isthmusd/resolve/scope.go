@@ -18,10 +18,12 @@ import (
 // scope is what one proxy may see: services by exportTo and by the Sidecar that
 // applies to it, one per host.
 type scope struct {
-	v       *snapshot.View
-	ns      string
-	root    string
-	router  bool
+	v      *snapshot.View
+	ns     string
+	root   string
+	router bool
+	// behalf is set where the egress gateway stands in for a namespace's sidecars.
+	behalf  bool
 	sidecar *model.Sidecar
 	imports []importRule // nil imports everything
 }

@@ -97,8 +97,8 @@ func (s *scope) originate(c *ir.Cluster, d destination) *ir.ClientTLS {
 func (s *scope) credentials(out *ir.ClientTLS, d destination) {
 	t := d.policy.tls
 	mutual := t.GetMode() == networking.ClientTLSSettings_MUTUAL
-	if name := t.GetCredentialName(); name != "" {
-		ref := credentialRef(name)
+	if name := t.GetCredentialName(); name != "" && s.router {
+		ref := s.clientCredential(d.policy)
 		out.Server.CA = &ir.SecretRef{Name: ref + caSuffix, Source: ir.FromControlPlane}
 		if mutual {
 			out.Certificate = &ir.SecretRef{Name: ref, Source: ir.FromControlPlane}

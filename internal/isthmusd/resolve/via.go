@@ -60,19 +60,19 @@ func throughGateway(s *scope, c *ir.Cluster, d destination) {
 	// behind it answers says nothing about the gateway.
 	c.Outlier = &ir.Outlier{OnlyLocal: true}
 	account := cfg.EgressGateway.Namespace + "/" + cfg.EgressGateway.ServiceAccount
-	c.TLS = meshClientTLS(cfg, egressKey(s.v, d.svc, d.key.port, d.key.subset), []string{account}, c.Protocol)
+	c.TLS = meshClientTLS(cfg, egressKey(s, d.svc, d.key.port, d.key.subset), []string{account}, c.Protocol)
 }
 
 // egressKey is the SNI by which a client names a destination to the egress
 // gateway, and the gateway's cluster of that name. It is a hash where the clear
 // form would be ambiguous, too long, or hold a star.
-func egressKey(v *snapshot.View, svc *model.Service, port uint32, subset string) string {
-	k := subsetKey{port, subset, svc.Host}
-	clear := meshSNI(k)
-	if len(clear) <= maxKey && !strings.Contains(svc.Host, "*") && unique(v, svc, port) {
-		return clear
+func egressKey(s *scope, svc *model.Service, port uint32, subset string) string {
+	plain := meshSNI(subsetKey{port, subset, svc.Host})
+	policyNS := policyNamespace(s, svc)
+	if len(plain) <= maxKey && !strings.Contains(svc.Host, "*") && policyNS == svc.Namespace && unique(s.v, svc, port) {
+		return plain
 	}
-	sum := sha256.Sum256([]byte(svc.Namespace + "/" + svc.Host))
+	sum := sha256.Sum256([]byte(svc.Namespace + "/" + svc.Host + "@" + policyNS))
 	return fmt.Sprintf("outbound_.%d_.%s_.%s.egress.isthmus", port, subset, hex.EncodeToString(sum[:6]))
 }
 
