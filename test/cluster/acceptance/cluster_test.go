@@ -4,6 +4,8 @@
 package acceptance
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -163,4 +165,50 @@ func (c *cluster) ingress() {
 	c.reaches("server", "http", "http://web")                         // itself, through its Service
 	c.must("kubectl", "label", "pod", "client", "friend-")
 	c.isDenied("client", "http", "http://web")
+}
+
+const switchesPolicy = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: egress}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{ipBlock: {cidr: 10.104.0.0/16}}]
+    ports: [{port: 80}]
+  - to: [{ipBlock: {cidr: 10.88.8.0/24}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: late, labels: {app: client}}
+spec:
+  restartPolicy: Never
+  containers: [{name: c, image: "isthmus/testapp:test", args: [http, "http://203.0.113.20", --timeout, 1s]}]
+`
+
+func TestOtherKindsOfNetwork(t *testing.T) {
+	devcluster, testapp := build(t)
+	c := up(t, devcluster, testapp, "switches", "--index", "8", "--audit",
+		"--np-deny", "drop", "--np-window", "5s", "--np-translation", "before", "--np-blocks", "not-node")
+	c.apply(pods)
+	c.must("kubectl", "wait", "--for=condition=Ready", "pod/server", "pod/client", "--timeout=60s")
+	service := c.must("kubectl", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+	server := c.must("kubectl", "get", "pod", "server", "-o", "jsonpath={.status.podIP}")
+	c.apply(switchesPolicy)
+
+	c.must("kubectl", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/late", "--timeout=60s")
+	c.isDenied("client", "http", "http://203.0.113.20")
+	if a := c.ask("client", "http", "http://203.0.113.20"); !strings.Contains(a.Error, "timeout") && !strings.Contains(a.Error, "deadline") {
+		t.Errorf("dropped traffic gave %q, want a timeout", a.Error)
+	}
+	c.reaches("client", "http", "http://"+service)
+	c.isDenied("client", "http", "http://"+server+":8080")
+	c.isDenied("client", "tcp", "10.88.8.1:6443")
+	if l := c.must("logs", "kube-apiserver"); l == "" {
+		t.Error("the API server's log is empty")
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, c.name, "logs", "audit.jsonl")); err != nil {
+		t.Error(err)
+	}
 }

@@ -110,12 +110,8 @@ func (c *cluster) leavesNothing() {
 func (c *cluster) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.devcluster, append([]string{"--name", c.name, "--dir", c.dir}, args...)...)
-	if args[0] == "kubectl" {
-		cmd = exec.CommandContext(ctx, c.devcluster, args...)
-	}
+	cmd := exec.CommandContext(ctx, c.devcluster, append([]string{args[0], "--name", c.name, "--dir", c.dir}, args[1:]...)...)
 	cmd.Dir = repository
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

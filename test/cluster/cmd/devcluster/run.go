@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,27 +21,54 @@ import (
 
 func kubectlCommand(w *where) *cobra.Command {
 	return &cobra.Command{
-		Use:                "kubectl [ARGS]",
-		Short:              "run kubectl on the cluster named kube, from here",
-		DisableFlagParsing: true,
+		Use:                "kubectl [--name CLUSTER] ARGS…",
+		Short:              "run kubectl on a cluster, from here",
+		DisableFlagParsing: true, // all but --name and --dir in front are kubectl's
 		RunE: func(c *cobra.Command, args []string) error {
-			bin, err := w.built(c.Context())
+			args, err := w.take(c, args)
 			if err != nil {
 				return err
 			}
-			k := exec.CommandContext(c.Context(), filepath.Join(bin, "kubectl"), args...)
-			k.Env = os.Environ()
-			if os.Getenv("KUBECONFIG") == "" {
-				access, err := w.below("kubeconfig")
-				if err != nil {
-					return err
-				}
-				k.Env = append(k.Env, "KUBECONFIG="+access)
+			dir, err := w.cluster()
+			if err != nil {
+				return err
 			}
+			access, err := cluster.Access(dir)
+			if err != nil {
+				return err //nolint:wrapcheck // says all
+			}
+			s, err := w.running()
+			if err != nil {
+				return err
+			}
+			k := exec.CommandContext(c.Context(), s.Binary("kubectl"), args...)
+			k.Env = append(os.Environ(), "KUBECONFIG="+access)
 			k.Stdin, k.Stdout, k.Stderr = os.Stdin, os.Stdout, os.Stderr
 			return k.Run() //nolint:wrapcheck // main takes the exit status from it
 		},
 	}
+}
+
+// take takes the flags that say which cluster off the front of the arguments.
+func (w *where) take(c *cobra.Command, args []string) ([]string, error) {
+	for len(args) > 0 {
+		name, value, ok := strings.Cut(args[0], "=")
+		if name != "--name" && name != "--dir" {
+			break
+		}
+		rest := args[1:]
+		if !ok {
+			if len(rest) == 0 {
+				return nil, fmt.Errorf("%s needs a value", name)
+			}
+			value, rest = rest[0], rest[1:]
+		}
+		if err := c.InheritedFlags().Set(name[2:], value); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		args = rest
+	}
+	return args, nil
 }
 
 func execCommand(w *where) *cobra.Command {

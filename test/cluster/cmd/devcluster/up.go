@@ -49,10 +49,12 @@ func upCommand(w *where) *cobra.Command {
 	f.StringVar(&access, "kubeconfig", "", "where to write the kubeconfig (default DIR/kubeconfig, or DIR/NAME/kubeconfig)")
 	f.StringSliceVar(&s.Images, "image", nil, "image archives to import while the cluster starts")
 	f.StringVar(&testapp, "testapp", "", "test application that plays the outside (default REPOSITORY/bin/testapp)")
+	f.BoolVar(&s.Audit, "audit", false, "write every request to the API server to logs/audit.jsonl")
 	f.BoolVar(&s.Policy.Disabled, "np-off", false, "do not enforce NetworkPolicies")
 	f.StringVar(&s.Policy.Deny, "np-deny", "reject", "what a NetworkPolicy does to traffic: reject, which is noticed at once, or drop")
 	f.StringVar(&s.Policy.Established, "np-established", "cut", "connections that a new NetworkPolicy forbids: cut or keep")
 	f.StringVar(&s.Policy.Blocks, "np-blocks", "any", "whether an ipBlock that covers the node's address means it: any or not-node")
+	f.StringVar(&s.Policy.Translation, "np-translation", "after", "when an egress ipBlock is compared: after or before a Service's address is translated")
 	f.DurationVar(&s.Policy.Window, "np-window", 0, "how long a new pod stays unfiltered")
 	return c
 }

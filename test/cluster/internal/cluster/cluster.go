@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
@@ -24,6 +25,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
 )
 
 // accessFile in the cluster's directory says where its kubeconfig was written.
@@ -35,11 +37,17 @@ func Up(c spec.Cluster, access string, progress io.Writer) error {
 	if err := errors.Join(prerequisites(), c.Validate()); err != nil {
 		return err
 	}
+	unlock, err := lock(filepath.Dir(c.Dir))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if cell.Running(c.Dir) {
 		fmt.Fprintf(progress, "cluster %s is running already\n", c.Name)
-		return nil
+		unlock()
+		return awaitReady(c.Dir)
 	}
-	if err := Down(context.Background(), c.Dir); err != nil { // what a crash left
+	if err := remove(context.Background(), c.Dir); err != nil { // what a crash left
 		return err
 	}
 	listener, err := listen(&c)
@@ -65,6 +73,7 @@ func Up(c spec.Cluster, access string, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	unlock()
 	return follow(c, r, progress)
 }
 
@@ -84,6 +93,37 @@ func prerequisites() error {
 		errs = append(errs, errors.New("the CNI plugins are missing: install package containernetworking-plugins"))
 	}
 	return errors.Join(errs...)
+}
+
+// lock keeps other processes from starting and ending clusters below dir. The
+// lock is on the directory itself, so that there is no file to leave behind.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of clusters: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open directory of clusters: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// awaitReady waits for a cluster that someone else has started.
+func awaitReady(dir string) error {
+	for cell.Running(dir) {
+		switch s, err := supervise.Read(dir); {
+		case err == nil && s.Ready:
+			return nil
+		case err == nil && s.Failure != "":
+			return fmt.Errorf("it is not ready, take it down first: %s", s.Failure)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return cell.ErrNotRunning
 }
 
 // listen picks the port, the wanted one or else any free one: clusters in other
@@ -146,6 +186,18 @@ func Down(ctx context.Context, dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	unlock, err := lock(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return remove(ctx, dir)
+}
+
+func remove(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := cell.Kill(ctx, dir); err != nil {
@@ -170,4 +222,16 @@ func Down(ctx context.Context, dir string) error {
 		return fmt.Errorf("remove the cluster's files: %w", err)
 	}
 	return nil
+}
+
+// Access returns the kubeconfig that Up wrote for the cluster in dir.
+func Access(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, accessFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", cell.ErrNotRunning
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the kubeconfig: %w", err)
+	}
+	return string(b), nil
 }

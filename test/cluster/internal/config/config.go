@@ -36,7 +36,7 @@ func Write(c spec.Cluster, access string) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range []string{"containerd.toml", "10-ptp.conflist", "kubelet.yaml", "kube-proxy.yaml", "resolv.conf"} {
+	for _, n := range []string{"containerd.toml", "10-ptp.conflist", "kubelet.yaml", "kube-proxy.yaml", "resolv.conf", "audit-policy.yaml"} {
 		if err := render(c, n); err != nil {
 			return err
 		}

@@ -7,12 +7,15 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
 )
+
+const retryDelay = 100 * time.Millisecond
 
 // Serve copies bytes between what l accepts and target until the context ends.
 func Serve(ctx context.Context, l net.Listener, target string) error {
@@ -25,8 +28,12 @@ func Serve(ctx context.Context, l net.Listener, target string) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept: %w", err)
+		}
+		if err != nil { // such as too many open files: others will close
+			time.Sleep(retryDelay)
+			continue
 		}
 		connections.Go(func() { carry(ctx, c, target) })
 	}

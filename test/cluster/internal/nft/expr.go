@@ -26,6 +26,15 @@ func source() expr.Any { return address(sourceOffset, addressLength) }
 
 func destination() expr.Any { return address(destinationOffset, addressLength) }
 
+func destinationPort() expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+}
+
+// askedAddress and askedPort are the destination before any translation.
+func askedAddress() expr.Any { return &expr.Ct{Key: expr.CtKeyDST, Register: 1} }
+
+func askedPort() expr.Any { return &expr.Ct{Key: expr.CtKeyPROTODST, Register: 1} }
+
 func bothAddresses() expr.Any { return address(sourceOffset, 2*addressLength) }
 
 func address(offset, length uint32) expr.Any {
@@ -58,7 +67,7 @@ func protocolIs(p byte) []expr.Any {
 
 // ports matches the protocol and the destination port, which is at the same place
 // in the headers of all three.
-func ports(p policy.Ports) ([]expr.Any, error) {
+func ports(p policy.Ports, port expr.Any) ([]expr.Any, error) {
 	number, ok := map[corev1.Protocol]byte{
 		corev1.ProtocolTCP: tcp, corev1.ProtocolUDP: unix.IPPROTO_UDP, corev1.ProtocolSCTP: unix.IPPROTO_SCTP,
 	}[p.Protocol]
@@ -70,7 +79,7 @@ func ports(p policy.Ports) ([]expr.Any, error) {
 		return e, nil
 	}
 	return append(e,
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		port,
 		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: binaryutil.BigEndian.PutUint16(p.From), ToData: binaryutil.BigEndian.PutUint16(p.To)},
 	), nil
 }

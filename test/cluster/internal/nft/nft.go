@@ -29,6 +29,9 @@ const Table = "devcluster"
 type Settings struct {
 	Reject          bool // answer what is denied, else drop it
 	KeepEstablished bool // leave connections alone that were allowed when they began
+	// BeforeTranslation compares blocks of addresses with what a pod asked for,
+	// which may be a Service's address, and not with whom it reaches.
+	BeforeTranslation bool
 }
 
 // Program replaces the table by one for the rules, in the network namespace of
@@ -68,17 +71,19 @@ type batch struct {
 
 // side is one end of a connection as the kernel sees its packets.
 type side struct {
-	name string // of the verdict map
-	own  expr.Any
-	peer expr.Any
+	name  string // of the verdict map
+	own   expr.Any
+	peer  expr.Any
+	port  expr.Any
+	asked bool // peer and port may differ from what was asked for
 }
 
 func egress() side {
-	return side{name: "egress", own: source(), peer: destination()}
+	return side{name: "egress", own: source(), peer: destination(), port: destinationPort(), asked: true}
 }
 
 func ingress() side {
-	return side{name: "ingress", own: destination(), peer: source()}
+	return side{name: "ingress", own: destination(), peer: source(), port: destinationPort()}
 }
 
 func (b *batch) add(r policy.Rules) error {
@@ -213,6 +218,9 @@ func (b *batch) chain(d policy.Direction, s side) (*nftables.Chain, error) {
 }
 
 func (b *batch) allow(chain *nftables.Chain, s side, a policy.Allow) error {
+	if a.Block && s.asked && b.BeforeTranslation {
+		s.peer, s.port = askedAddress(), askedPort()
+	}
 	peers, err := b.peers(s, a.Peers)
 	if err != nil {
 		return err
@@ -228,7 +236,7 @@ func (b *batch) allow(chain *nftables.Chain, s side, a policy.Allow) error {
 				return err
 			}
 		}
-		port, err := ports(p)
+		port, err := ports(p, s.port)
 		if err != nil {
 			return err
 		}

@@ -10,26 +10,35 @@ import (
 
 // controlPlane are the programs that start at once.
 func (n *node) controlPlane() []supervise.Program {
-	pki := func(name string) string { return n.Path("pki", name) }
 	return []supervise.Program{
 		n.program("etcd", "--data-dir="+n.Path("etcd"),
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 			"--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync"),
 		n.program("containerd", "--config="+n.Path("containerd.toml")),
-		n.program("kube-apiserver",
-			"--etcd-servers=http://127.0.0.1:2379",
-			"--service-cluster-ip-range="+n.ServiceCIDR(),
-			"--tls-cert-file="+pki("apiserver.crt"), "--tls-private-key-file="+pki("apiserver.key"),
-			"--client-ca-file="+pki("ca.crt"),
-			"--service-account-key-file="+pki("sa.crt"), "--service-account-signing-key-file="+pki("sa.key"),
-			"--service-account-issuer=https://kubernetes.default.svc",
-			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
-			"--kubelet-client-certificate="+pki("admin.crt"), "--kubelet-client-key="+pki("admin.key"),
-			"--kubelet-certificate-authority="+pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
-			"--advertise-address="+n.NodeIP(), "--allow-privileged",
-			// One slow machine serves many tests: a queue would only turn load into failures.
-			"--enable-priority-and-fairness=false", "--max-requests-inflight=0", "--max-mutating-requests-inflight=0"),
+		n.program("kube-apiserver", n.apiserver()...),
 	}
+}
+
+func (n *node) apiserver() []string {
+	pki := func(name string) string { return n.Path("pki", name) }
+	args := []string{
+		"--etcd-servers=http://127.0.0.1:2379",
+		"--service-cluster-ip-range=" + n.ServiceCIDR(),
+		"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
+		"--client-ca-file=" + pki("ca.crt"),
+		"--service-account-key-file=" + pki("sa.crt"), "--service-account-signing-key-file=" + pki("sa.key"),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--kubelet-client-certificate=" + pki("admin.crt"), "--kubelet-client-key=" + pki("admin.key"),
+		"--kubelet-certificate-authority=" + pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
+		"--advertise-address=" + n.NodeIP(), "--allow-privileged",
+		// One slow machine serves many tests: a queue would only turn load into failures.
+		"--enable-priority-and-fairness=false", "--max-requests-inflight=0", "--max-mutating-requests-inflight=0",
+	}
+	if n.Audit {
+		args = append(args, "--audit-policy-file="+n.Path("audit-policy.yaml"), "--audit-log-path="+n.Path("logs", "audit.jsonl"))
+	}
+	return args
 }
 
 // workers are the programs that need the API server to be there.

@@ -13,13 +13,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/loadbalancer"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/nft"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/policy"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
 // serve starts what the cluster's provider does elsewhere, within this process.
 func (n *node) serve(ctx context.Context, services *errgroup.Group) {
 	services.Go(func() error {
-		return loadbalancer.Run(ctx, n.client, netip.MustParsePrefix(spec.LoadBalancerCIDR))
+		return loadbalancer.Run(ctx, n.client, netip.MustParsePrefix(n.LoadBalancerCIDR()))
 	})
 	if !n.Policy.Disabled {
 		services.Go(func() error { return enforce.Run(ctx, n.client, n.enforcement()) })
@@ -28,7 +27,11 @@ func (n *node) serve(ctx context.Context, services *errgroup.Group) {
 
 // enforcement translates the cluster's settings.
 func (n *node) enforcement() enforce.Options {
-	settings := nft.Settings{Reject: n.Policy.Deny == "reject", KeepEstablished: n.Policy.Established == "keep"}
+	settings := nft.Settings{
+		Reject:            n.Policy.Deny == "reject",
+		KeepEstablished:   n.Policy.Established == "keep",
+		BeforeTranslation: n.Policy.Translation == "before",
+	}
 	o := enforce.Options{
 		Window:  n.Policy.Window,
 		Program: func(r policy.Rules) error { return nft.Program(r, settings) },

@@ -61,6 +61,7 @@ type Direction struct {
 // Allow permits traffic of any of the peers at any of the ports.
 type Allow struct {
 	Peers []Range // nil is everyone
+	Block bool    // the peers were given as addresses, not as pods
 	Ports []Ports // nil is every protocol and port
 }
 
@@ -149,12 +150,9 @@ func directions(np *networkingv1.NetworkPolicy) (ingress, egress bool) {
 
 // ingress resolves named ports on the pod itself.
 func (c compiler) ingress(namespace string, rule networkingv1.NetworkPolicyIngressRule, p Pod) []Allow {
-	peers, none := c.peers(namespace, rule.From)
-	if none {
-		return nil
-	}
+	allows := c.peers(namespace, rule.From)
 	if len(rule.Ports) == 0 {
-		return []Allow{{Peers: peers}}
+		return allows
 	}
 	var ports []Ports
 	for _, port := range rule.Ports {
@@ -164,21 +162,26 @@ func (c compiler) ingress(namespace string, rule networkingv1.NetworkPolicyIngre
 		}
 		ports = append(ports, named(p, port)...)
 	}
+	return at(allows, ports)
+}
+
+// at restricts what is allowed to the ports. No port that the rule could mean is
+// nothing, not everything.
+func at(allows []Allow, ports []Ports) []Allow {
 	if len(ports) == 0 {
 		return nil
 	}
-	return []Allow{{Peers: peers, Ports: ports}}
+	for i := range allows {
+		allows[i].Ports = ports
+	}
+	return allows
 }
 
 // egress resolves named ports on the pods at the other end; an address outside of
 // all pods has no names.
 func (c compiler) egress(namespace string, rule networkingv1.NetworkPolicyEgressRule) []Allow {
-	peers, none := c.peers(namespace, rule.To)
 	if len(rule.Ports) == 0 {
-		if none {
-			return nil
-		}
-		return []Allow{{Peers: peers}}
+		return c.peers(namespace, rule.To)
 	}
 	var allows []Allow
 	var ports []Ports
@@ -189,10 +192,7 @@ func (c compiler) egress(namespace string, rule networkingv1.NetworkPolicyEgress
 		}
 		allows = append(allows, c.namedEgress(namespace, rule.To, port)...)
 	}
-	if len(ports) > 0 && !none {
-		allows = append(allows, Allow{Peers: peers, Ports: ports})
-	}
-	return allows
+	return append(allows, at(c.peers(namespace, rule.To), ports)...)
 }
 
 func (c compiler) namedEgress(namespace string, to []networkingv1.NetworkPolicyPeer, port networkingv1.NetworkPolicyPort) []Allow {
@@ -226,25 +226,32 @@ func (c compiler) selectsAny(namespace string, peers []networkingv1.NetworkPolic
 	})
 }
 
-// peers returns the addresses of the peers, nil for everyone; none is true if
-// there are peers but no address is theirs.
-func (c compiler) peers(namespace string, peers []networkingv1.NetworkPolicyPeer) (ranges []Range, none bool) {
+// peers allows the peers everything: those that are pods, and those that are
+// blocks of addresses.
+func (c compiler) peers(namespace string, peers []networkingv1.NetworkPolicyPeer) []Allow {
 	if len(peers) == 0 {
-		return nil, false
+		return []Allow{{}}
 	}
+	var pods, blocks []Range
 	for _, peer := range peers {
 		if peer.IPBlock != nil {
-			ranges = append(ranges, c.block(peer.IPBlock)...)
+			blocks = append(blocks, c.block(peer.IPBlock)...)
 			continue
 		}
 		for _, p := range c.state.Pods {
 			if c.selects(namespace, peer, p) {
-				ranges = append(ranges, single(p.IPs)...)
+				pods = append(pods, single(p.IPs)...)
 			}
 		}
 	}
-	ranges = merge(ranges)
-	return ranges, len(ranges) == 0
+	var allows []Allow
+	if len(pods) > 0 {
+		allows = append(allows, Allow{Peers: merge(pods)})
+	}
+	if len(blocks) > 0 {
+		allows = append(allows, Allow{Peers: merge(blocks), Block: true})
+	}
+	return allows
 }
 
 func (c compiler) selects(namespace string, peer networkingv1.NetworkPolicyPeer, p Pod) bool {

@@ -94,7 +94,7 @@ func TestCompile(t *testing.T) {
 			pods:    []Pod{client},
 			policy:  egressTo(nil, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.88.0.0/29", Except: []string{"10.88.0.4/30"}}}),
 			options: Options{NotBlocks: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/32")}},
-			want:    only(Allow{Peers: []Range{{ip("10.88.0.0"), ip("10.88.0.0")}, {ip("10.88.0.2"), ip("10.88.0.3")}}}),
+			want:    only(Allow{Block: true, Peers: []Range{{ip("10.88.0.0"), ip("10.88.0.0")}, {ip("10.88.0.2"), ip("10.88.0.3")}}}),
 		},
 	}
 	for name, c := range cases {

@@ -25,10 +25,6 @@ const MaxIndex = 11
 // Node is the name of the only node of every cluster.
 const Node = "node1"
 
-// LoadBalancerCIDR is where Services of type LoadBalancer get their addresses.
-// It may be the same for all clusters, since each has an outside of its own.
-const LoadBalancerCIDR = "192.0.2.0/24"
-
 // ContainerdSocket is containerd's socket as seen inside the cell. It is below
 // /run because a socket's path must be short, which a work directory's is not.
 const ContainerdSocket = "/run/ctd/containerd.sock"
@@ -46,6 +42,7 @@ type Cluster struct {
 	Images  []string `json:"images"`  // archives imported while the cluster starts
 	TestApp string   `json:"testApp"` // binary that plays the hosts outside
 	APIPort int      `json:"apiPort"` // on the host's 127.0.0.1
+	Audit   bool     `json:"audit"`   // write every request to the API server down
 	Policy  Policy   `json:"policy"`
 }
 
@@ -56,6 +53,7 @@ type Policy struct {
 	Deny        string        `json:"deny"`        // drop or reject
 	Established string        `json:"established"` // keep or cut connections that a new policy forbids
 	Blocks      string        `json:"blocks"`      // whether an ipBlock covers the node's address: any or not-node
+	Translation string        `json:"translation"` // an egress ipBlock is compared before or after that of a Service's address
 	Window      time.Duration `json:"window"`      // how long a new pod stays unfiltered
 }
 
@@ -75,7 +73,8 @@ func (c Cluster) Validate() error {
 	}
 	errs = append(errs, oneOf("deny", c.Policy.Deny, "drop", "reject"),
 		oneOf("established", c.Policy.Established, "cut", "keep"),
-		oneOf("blocks", c.Policy.Blocks, "any", "not-node"))
+		oneOf("blocks", c.Policy.Blocks, "any", "not-node"),
+		oneOf("translation", c.Policy.Translation, "after", "before"))
 	return errors.Join(errs...)
 }
 
@@ -111,6 +110,14 @@ func (c Cluster) APIServiceIP() string { return c.serviceNet() + ".0.1" }
 
 // DNSServiceIP is the cluster IP of the cluster's DNS.
 func (c Cluster) DNSServiceIP() string { return c.serviceNet() + ".0.10" }
+
+// LoadBalancerCIDR is where Services of type LoadBalancer get their addresses.
+func (c Cluster) LoadBalancerCIDR() string { return fmt.Sprintf("198.18.%d.0/24", c.Index) }
+
+// Networks are the cluster's networks beyond its node's own address.
+func (c Cluster) Networks() []string {
+	return []string{c.PodCIDR(), c.ServiceCIDR(), c.LoadBalancerCIDR()}
+}
 
 func (c Cluster) serviceNet() string { return fmt.Sprintf("10.%d", 96+c.Index) }
 

@@ -95,7 +95,7 @@ func layOutside(c spec.Cluster, hosts []string) error {
 			return err
 		}
 	}
-	for _, dst := range []string{c.PodCIDR(), c.ServiceCIDR(), spec.LoadBalancerCIDR} {
+	for _, dst := range c.Networks() {
 		if err := route(h, outsideLink, dst, c.NodeIP()); err != nil {
 			return err
 		}
