@@ -41,7 +41,7 @@ func root() *cobra.Command {
 	c.AddCommand(
 		upCommand(w), downCommand(w), statusCommand(w),
 		binariesCommand(w), assetsCommand(w), kubectlCommand(w),
-		execCommand(w), logsCommand(w), loadCommand(w), buildCommand(), outsideCommand(w),
+		execCommand(w), logsCommand(w), loadCommand(w), buildCommand(), outsideCommand(w), linkCommand(w),
 		initCommand(), superviseCommand(),
 	)
 	return c

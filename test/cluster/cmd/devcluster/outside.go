@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
 )
 
 func outsideCommand(w *where) *cobra.Command {
@@ -93,6 +95,31 @@ func outsideCACommand(w *where) *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), outside.CA(s))
 			}
 			return err
+		},
+	}
+}
+
+func linkCommand(w *where) *cobra.Command {
+	return &cobra.Command{
+		Use:   "link OTHER",
+		Short: "join the networks of two clusters of different indexes, until one of them ends",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			other := *w
+			other.name = args[0]
+			var ends []wiring.End
+			for _, w := range []*where{w, &other} {
+				c, err := w.running()
+				if err != nil {
+					return err
+				}
+				netns, err := cell.OutsideNetns(c.Dir)
+				if err != nil {
+					return err //nolint:wrapcheck // says all
+				}
+				ends = append(ends, wiring.End{Cluster: c, Netns: netns})
+			}
+			return wiring.Join(ends[0], ends[1]) //nolint:wrapcheck // says all
 		},
 	}
 }

@@ -47,11 +47,24 @@ func Run(c spec.Cluster, at Place, cmd *exec.Cmd) error {
 	return cmd.Wait() //nolint:wrapcheck // the caller wants the exit status
 }
 
+// OutsideNetns is the path from the host of the outside's network namespace.
+func OutsideNetns(dir string) (string, error) {
+	pid, err := PID(dir)
+	if err != nil {
+		return "", err
+	}
+	return outside(pid), nil
+}
+
+func outside(pid int) string {
+	return "/proc/" + strconv.Itoa(pid) + "/root" + spec.OutsideNetns
+}
+
 func enterAndStart(pid int, at Place, cmd *exec.Cmd) error {
 	root := "/proc/" + strconv.Itoa(pid)
 	netns := root + "/ns/net"
 	if at == Outside {
-		netns = root + "/root" + spec.OutsideNetns
+		netns = outside(pid)
 	}
 	// All are opened before the first is entered, since /proc changes with the mounts.
 	spaces := []struct {
