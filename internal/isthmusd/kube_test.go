@@ -1,0 +1,228 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package isthmusd
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	api "istio.io/api/networking/v1alpha3"
+	istioca "istio.io/api/security/v1alpha1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	istio "istio.io/client-go/pkg/clientset/versioned"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
+)
+
+// cluster is a real API server, and a control plane that serves from it.
+type cluster struct {
+	env   *envtest.Environment
+	rest  *rest.Config
+	core  kubernetes.Interface
+	istio istio.Interface
+	d     *Daemon
+}
+
+// startCluster needs the programs that KUBEBUILDER_ASSETS names.
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Skip("KUBEBUILDER_ASSETS is not set")
+	}
+	c := &cluster{env: &envtest.Environment{}}
+	var err error
+	if c.rest, err = c.env.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c.core, c.istio = kubernetes.NewForConfigOrDie(c.rest), istio.NewForConfigOrDie(c.rest)
+	return c
+}
+
+// serve runs the control plane; it waits for what is missing.
+func (c *cluster) serve(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	config := rest.CopyConfig(c.rest)
+	config.QPS, config.Burst = 100, 200
+	d, err := New(ctx, Config{
+		Kubernetes: config, Log: slog.New(slog.DiscardHandler),
+		Addresses: Addresses{HTTP: "127.0.0.1:0", SecureGRPC: "127.0.0.1:0"},
+	})
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	c.d = d
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (c *cluster) create(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("create %s: %v", what, err)
+	}
+}
+
+// until waits for a commit after which the condition holds.
+func (c *cluster) until(t *testing.T, what string, holds func(*snapshot.View) bool) {
+	t.Helper()
+	notify := make(chan struct{}, 1)
+	defer c.d.catalog.Watch(notify)()
+	deadline := time.After(30 * time.Second)
+	for !c.d.catalog.Ready() || !holds(c.d.store.Current().View(nil, nil)) {
+		select {
+		case <-notify:
+		case <-deadline:
+			t.Fatalf("%s: not within 30 s; waiting %v, problems %v", what, c.d.ingest.Queue().Waiting(), c.d.ingest.Queue().Problems())
+		}
+	}
+}
+
+func (c *cluster) installCRDs(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/api").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(strings.TrimSpace(string(out)), "kubernetes", "customresourcedefinitions.gen.yaml")
+	if _, err := envtest.InstallCRDs(c.rest, envtest.CRDInstallOptions{Paths: []string{path}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnAPIServerIsServed(t *testing.T) {
+	t.Parallel()
+	c, ctx := startCluster(t), t.Context()
+	var o metav1.CreateOptions
+	const ns = "isthmus-system"
+	_, err := c.core.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, o)
+	c.create(t, "namespace", err)
+	root, err := pki.NewRoot(pki.RootOptions{Organization: "cluster.local", Validity: pki.Validity{Now: time.Now()}})
+	c.create(t, "root", err)
+	data, err := root.Data()
+	c.create(t, "root's data", err)
+	_, err = c.core.CoreV1().Secrets(ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "isthmus-ca-default"}, Data: data}, o)
+	c.create(t, "CA", err)
+	c.serve(t)
+
+	if code, body := get(t, c.d, "/ready"); code != 503 || !strings.Contains(body, "watch of ConfigMap") {
+		t.Errorf("without the topology: %d %s", code, body)
+	}
+	_, err = c.core.CoreV1().ConfigMaps(ns).Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "isthmus-default"},
+		Data:       map[string]string{"topology": "{name: default, namespace: isthmus-system, topology: SidecarEgress, outbound: RegistryOnly, epoch: e1}"},
+	}, o)
+	c.create(t, "topology", err)
+	c.until(t, "ready without Istio's kinds", func(v *snapshot.View) bool { return v.Config().Epoch == "e1" })
+
+	_, err = c.core.CoreV1().Services("default").Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+	}, o)
+	c.create(t, "service", err)
+	c.until(t, "a new service", func(v *snapshot.View) bool {
+		return len(v.ServicesByHost("web.default.svc.cluster.local")) == 1
+	})
+
+	c.installCRDs(t)
+	vs := &networking.VirtualService{
+		ObjectMeta: metav1.ObjectMeta{Name: "v"},
+		Spec:       api.VirtualService{Hosts: []string{"web"}},
+	}
+	_, err = c.istio.NetworkingV1().VirtualServices("default").Create(ctx, vs, o)
+	c.create(t, "virtual service", err)
+	c.until(t, "a kind that came later", func(v *snapshot.View) bool {
+		return len(v.VirtualServicesByHost("web.default.svc.cluster.local")) == 1
+	})
+	if err := c.istio.NetworkingV1().VirtualServices("default").Delete(ctx, "v", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, "a deletion", func(v *snapshot.View) bool { return len(v.VirtualServices()) == 0 })
+	c.issue(t, root)
+	c.rotate(t, ns)
+}
+
+// issue gets a certificate for a service account's token.
+func (c *cluster) issue(t *testing.T, root *pki.Bundle) {
+	t.Helper()
+	ctx := t.Context()
+	_, err := c.core.CoreV1().ServiceAccounts("default").Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, metav1.CreateOptions{})
+	c.create(t, "account", err)
+	token, err := c.core.CoreV1().ServiceAccounts("default").CreateToken(ctx, "web", &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}},
+	}, metav1.CreateOptions{})
+	c.create(t, "token", err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c.create(t, "key", err)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	c.create(t, "request", err)
+	conn, err := grpc.NewClient(c.d.Addr("secure-grpc").String(), grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(root.Pool(), "isthmusd-default.isthmus-system.svc")))
+	c.create(t, "connection", err)
+	defer conn.Close()
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token.Status.Token)
+	res, err := istioca.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &istioca.IstioCertificateRequest{
+		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
+	})
+	c.create(t, "certificate", err)
+	certs, err := pki.ParseCertificates([]byte(res.GetCertChain()[0]))
+	c.create(t, "chain", err)
+	if got := certs[0].URIs[0].String(); got != "spiffe://cluster.local/ns/default/sa/web" {
+		t.Errorf("issued for %s", got)
+	}
+}
+
+// rotate replaces the CA's Secret, which the control plane takes over.
+func (c *cluster) rotate(t *testing.T, ns string) {
+	t.Helper()
+	next, err := pki.NewRoot(pki.RootOptions{Organization: "cluster.local", Validity: pki.Validity{Now: time.Now()}})
+	c.create(t, "root", err)
+	data, err := next.Data()
+	c.create(t, "root's data", err)
+	secret, err := c.core.CoreV1().Secrets(ns).Get(t.Context(), "isthmus-ca-default", metav1.GetOptions{})
+	c.create(t, "read of the CA", err)
+	secret.Data = data
+	_, err = c.core.CoreV1().Secrets(ns).Update(t.Context(), secret, metav1.UpdateOptions{})
+	c.create(t, "rotation", err)
+	deadline := time.After(30 * time.Second)
+	for tick := time.NewTicker(20 * time.Millisecond); !c.d.security.authority.Bundle().Cert().Equal(next.Cert()); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the new CA is not taken over within 30 s")
+		}
+	}
+}
