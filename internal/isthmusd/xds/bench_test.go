@@ -5,6 +5,7 @@ package xds
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	before := heap()
 	for i := range streams {
 		s := opened(b, server, Delta, &sink{})
 		s.take(request{url: resource.Cluster.URL()})
@@ -72,6 +74,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 		settle(s)
 		streams[i] = s
 	}
+	perStream := float64(heap()-before) / benchStreams
 	revision := uint64(1)
 	for b.Loop() {
 		revision++
@@ -95,7 +98,15 @@ func BenchmarkOneEndpoint(b *testing.B) {
 			}
 		}
 	}
+	b.ReportMetric(perStream, "heap-B/stream")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchStreams, "ns/stream")
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // BenchmarkFirstConfiguration brings everything to a new stream of a known class.

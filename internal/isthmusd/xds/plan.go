@@ -107,7 +107,7 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 	if len(w.due) == 0 {
 		return false
 	}
-	alone := len(b.resources) == 0
+	alone, many := len(b.resources) == 0, len(w.due) > fewNames
 	newest := s.state.Sets[w.typ]
 	for _, name := range sortedNames(w.due) {
 		r := set.Get(name)
@@ -128,6 +128,9 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 			b.forced = b.forced || why != asked
 			s.putDue(b, w, r, why)
 		}
+	}
+	if many && len(w.due) == 0 {
+		w.due = map[string]reason{} // Maps do not shrink.
 	}
 	b.shared = nil
 	if alone && len(b.resources) == len(set.List()) {

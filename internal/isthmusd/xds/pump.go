@@ -27,6 +27,7 @@ func (s *stream) pump(now time.Time) error {
 	}
 	s.mark(now)
 	s.schedule(now)
+	s.compact()
 	s.publish()
 	return nil
 }
@@ -201,6 +202,7 @@ func (s *stream) resend(clusters []*resource.Resource) map[string]struct{} {
 		}
 		if !w.active || !w.wants(name) {
 			s.owed[name] = struct{}{}
+			s.owedMost = max(s.owedMost, len(s.owed))
 			continue
 		}
 		if holds == nil {
@@ -251,6 +253,17 @@ func (s *stream) mark(now time.Time) {
 // reached tells whether the client has acknowledged everything of the set.
 func (w *watch) reached(set *resource.Set) bool {
 	return w.active && w.have == nil && len(w.flights) == 0 && len(w.due) == 0 && len(w.refused) == 0 && w.sent == set
+}
+
+// compact lets go of what the last requests needed.
+func (s *stream) compact() {
+	for t := range s.watches {
+		s.server.names.share(&s.watches[t].names)
+	}
+	if len(s.owed) == 0 && s.owedMost > fewNames {
+		// Maps do not shrink: one that held every service of the mesh stays that large.
+		s.owed, s.owedMost = map[string]struct{}{}, 0
+	}
 }
 
 // sortedNames of a map, so that messages do not depend on its order.

@@ -123,7 +123,7 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 			s.subscribeAll(w)
 			continue
 		}
-		w.names[n] = struct{}{}
+		w.names.add(n)
 		s.expect(w, n)
 	}
 	for _, n := range r.unsubscribe {
@@ -131,7 +131,7 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 			w.wildcard = false
 			continue
 		}
-		delete(w.names, n)
+		w.names.remove(n)
 		delete(w.due, n)
 		s.letGo(w, n)
 		if w.wildcard {
@@ -181,23 +181,23 @@ func (s *stream) subscribeWorld(w *watch, r request) {
 		s.server.metrics.stale.WithLabelValues(shortName(w.typ)).Inc()
 		return
 	}
-	names := make(map[string]struct{}, len(r.names))
+	var names subscription
 	all := false
 	for _, n := range r.names {
 		if n == wildcard {
 			all = true
 			continue
 		}
-		names[n] = struct{}{}
-		if _, known := w.names[n]; !known {
+		names.add(n)
+		if !w.names.has(n) {
 			s.expect(w, n)
 		}
 	}
 	if wildcardByDefault(w.typ) && len(r.names) == 0 && (first || w.wildcard) {
 		all = true
 	}
-	for n := range w.names {
-		if _, wanted := names[n]; !wanted {
+	for n := range w.names.all() {
+		if !names.has(n) {
 			delete(w.due, n)
 			s.letGo(w, n)
 		}

@@ -51,6 +51,7 @@ type stream struct {
 	held map[string]*resource.Resource
 	// owed are services whose clusters were sent before their endpoints were asked for.
 	owed     map[string]struct{}
+	owedMost int
 	unserved []head
 	nonces   uint64
 

@@ -58,7 +58,7 @@ type watch struct {
 	typ      resource.Type
 	active   bool
 	wildcard bool
-	names    map[string]struct{}
+	names    subscription
 	// have is what a reconnecting delta client claims; nil once it is used.
 	have map[string]uint64
 	// claimed is the version that a state-of-the-world client came with.
@@ -83,18 +83,13 @@ type watch struct {
 // open begins the watch.
 func (w *watch) open() {
 	w.active = true
-	w.names = map[string]struct{}{}
 	w.due = map[string]reason{}
 	w.refused = map[string]uint64{}
 }
 
 // wants tells whether the client subscribes to the name.
 func (w *watch) wants(name string) bool {
-	if w.wildcard {
-		return true
-	}
-	_, ok := w.names[name]
-	return ok
+	return w.wildcard || w.names.has(name)
 }
 
 // expire marks flights late whose patience is over, and tells the newest one.

@@ -99,6 +99,7 @@ type Server struct {
 	diffs      *diffs
 	streams    registry
 	quarantine quarantine
+	names      *names
 	metrics    *metrics
 }
 
@@ -113,7 +114,7 @@ func New(o Options) *Server {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
-	s := &Server{o: o, diffs: newDiffs(), metrics: newMetrics(o.Metrics)}
+	s := &Server{o: o, diffs: newDiffs(), names: newNames(), metrics: newMetrics(o.Metrics)}
 	s.streams.live = map[*stream]struct{}{}
 	return s
 }
