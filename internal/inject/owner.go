@@ -28,14 +28,14 @@ func ownerOf(pod *corev1.Pod) owner {
 		return owner{apiVersion: "v1", kind: "Pod", name: or(pod.Name, strings.TrimSuffix(pod.GenerateName, "-"))}
 	}
 	o := owner{apiVersion: ref.APIVersion, kind: ref.Kind, name: ref.Name}
-	switch {
-	case ref.Kind == "ReplicaSet":
+	switch ref.Kind {
+	case "ReplicaSet":
 		return replicaSetOwner(pod, o)
-	case ref.Kind == "Job":
+	case "Job":
 		if m := cronJobRun.FindStringSubmatch(ref.Name); m != nil {
 			o.kind, o.name = "CronJob", m[1]
 		}
-	case ref.Kind == "ReplicationController":
+	case "ReplicationController":
 		if dc := pod.Labels["deploymentconfig"]; dc != "" {
 			return owner{apiVersion: "apps.openshift.io/v1", kind: "DeploymentConfig", name: dc}
 		}

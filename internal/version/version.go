@@ -14,6 +14,10 @@ import (
 // image alike. It is what a topology without spec.version gets.
 const Current = "0.1.0"
 
+// buildVersion is set by the linker when a build has a version of its own, such as
+// that of a commit after a release.
+var buildVersion = Current
+
 // Supported lists the versions of the control plane that this operator can run,
 // newest first.
 func Supported() []string { return []string{Current} }
@@ -27,7 +31,7 @@ func Revision(topology, version string) string {
 
 // Info describes a build.
 type Info struct {
-	// Version is Current.
+	// Version of the build; Current unless the linker says otherwise.
 	Version string `json:"version"`
 	// Commit is the source's, with "-dirty" if it was changed; "" if unknown.
 	Commit string `json:"commit,omitempty"`
@@ -39,13 +43,13 @@ type Info struct {
 func Build() Info {
 	b, ok := debug.ReadBuildInfo()
 	if !ok {
-		return Info{Version: Current}
+		return Info{Version: buildVersion}
 	}
 	return infoOf(b)
 }
 
 func infoOf(b *debug.BuildInfo) Info {
-	info := Info{Version: Current, Go: b.GoVersion}
+	info := Info{Version: buildVersion, Go: b.GoVersion}
 	dirty := false
 	for _, s := range b.Settings {
 		switch s.Key {

@@ -108,10 +108,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
-	err := srv.Shutdown(drain)
-	<-failed
-	if err != nil {
+	if err := srv.Shutdown(drain); err != nil {
 		return fmt.Errorf("webhook: shut down: %w", err)
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("webhook: serve: %w", err)
 	}
 	return nil
 }
