@@ -109,6 +109,14 @@ func clientALPN(p ir.UpstreamProtocol) []string {
 	return []string{"istio"}
 }
 
+// plainALPN is for servers that are not of the mesh, who need not know of it.
+func plainALPN(p ir.UpstreamProtocol) []string {
+	if p == ir.HTTP2 {
+		return []string{"h2"}
+	}
+	return []string{"http/1.1"}
+}
+
 func workloadCertificate() ir.SecretRef { return ir.SecretRef{Name: ir.WorkloadCertificate} }
 
 func meshRoot() *ir.SecretRef { return &ir.SecretRef{Name: ir.WorkloadRoot} }

@@ -114,7 +114,7 @@ func ownListener(s *scope, svc *model.Service, p model.Port) *ir.Listener {
 	}
 	if p.Protocol == model.Auto {
 		l.Inspect = ir.Inspection{TLS: true, HTTP: true, Timeout: detectionTimeout(s.v)}
-		l.Chains = httpChains(s, l.Name, svc.Host+":"+portString(p.Number))
+		l.Chains = detectedChains(s, l.Name, svc, p)
 	}
 	if p.Protocol.IsTLS() {
 		l.Chains = sniChains(s, svc, p)
@@ -149,7 +149,7 @@ func portListener(s *scope, port uint32) *ir.Listener {
 		return nil
 	}
 	if b.http {
-		l.Chains = append(httpChains(s, l.Name, portString(port)), l.Chains...)
+		l.Chains = append([]ir.Chain{httpChain(s, l.Name, portString(port))}, l.Chains...)
 	}
 	if b.http || b.tls {
 		l.Inspect = ir.Inspection{TLS: true, HTTP: b.http, Timeout: detectionTimeout(s.v)}
@@ -245,9 +245,9 @@ func tcpRanges(v *snapshot.View, svc *model.Service) []netip.Prefix {
 	return out
 }
 
-// httpChains take what inspection finds to be plaintext HTTP.
-func httpChains(s *scope, listener, route string) []ir.Chain {
-	return []ir.Chain{{
+// httpChain takes what inspection finds to be plaintext HTTP.
+func httpChain(s *scope, listener, route string) ir.Chain {
+	return ir.Chain{
 		Name:  "http",
 		Match: ir.Match{Transport: ir.TransportPlain, ALPN: alpnPlain()},
 		HTTP: &ir.HTTP{
@@ -256,7 +256,24 @@ func httpChains(s *scope, listener, route string) []ir.Chain {
 			Edge:       ir.FromApplication,
 			AccessLog:  accessLog(s.v),
 		},
-	}}
+	}
+}
+
+// detectedChains are those of a service whose protocol nobody declared. What the
+// client speaks is what the upstream must be offered, so that a peer that finds
+// the protocol out as well takes the connection for HTTP.
+func detectedChains(s *scope, listener string, svc *model.Service, p model.Port) []ir.Chain {
+	one := httpChain(s, listener, svc.Host+":"+portString(p.Number))
+	two := one
+	http := *one.HTTP
+	two.HTTP = &http
+	one.Name, one.Match.ALPN = "http1", []string{"http/1.0", "http/1.1"}
+	two.Name, two.Match.ALPN = "http2", []string{"h2c"}
+	one.HTTP.UpstreamALPN, two.HTTP.UpstreamALPN = clientALPN(ir.HTTP1), clientALPN(ir.HTTP2)
+	if svc.External {
+		one.HTTP.UpstreamALPN, two.HTTP.UpstreamALPN = plainALPN(ir.HTTP1), plainALPN(ir.HTTP2)
+	}
+	return []ir.Chain{one, two}
 }
 
 // tcpChain forwards a port's bytes to its service, or where TCP routes say.

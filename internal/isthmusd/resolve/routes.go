@@ -51,8 +51,10 @@ func outboundRouteTable(s *scope, name string) *ir.RouteConfig {
 	if _, ok := svc.PortNumber(port); !ok {
 		return nil
 	}
+	r := meshRouting(s, port)
+	r.detected = true
 	return &ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{
-		Name: name, Domains: []string{"*"}, Routes: serviceRoutes(meshRouting(s, port), svc),
+		Name: name, Domains: []string{"*"}, Routes: serviceRoutes(r, svc),
 	}}}
 }
 

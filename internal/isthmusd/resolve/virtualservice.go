@@ -20,6 +20,8 @@ const networkingGroup = "networking.istio.io/v1"
 type routing struct {
 	s    *scope
 	port uint32
+	// detected is set where the client's protocol was found out on the wire.
+	detected bool
 	// gateways by which VirtualServices mean us: "mesh", or "namespace/name".
 	gateways []string
 }
@@ -141,6 +143,7 @@ func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {
 			out.Forward.Rewrite.Authority = authority
 		}
 		out.Operation = r.operation(h, m)
+		out.OfferALPN = r.offer(h)
 	}
 	return out
 }
@@ -167,6 +170,30 @@ func (r *routing) operation(h httpRoute, m *networking.HTTPMatchRequest) string 
 	d := h.route.GetRoute()[0].GetDestination()
 	k := r.destination(d, h.vs.Namespace)
 	return k.host + ":" + portString(k.port) + path
+}
+
+// offer replaces the protocols that a listener offers to upstreams by what was
+// found out, where a route leads to one that speaks a protocol of its own.
+func (r *routing) offer(h httpRoute) []string {
+	if !r.detected {
+		return nil
+	}
+	for _, dst := range h.route.GetRoute() {
+		d, ok := r.s.destination(r.destination(dst.GetDestination(), h.vs.Namespace))
+		if !ok {
+			continue
+		}
+		c := ir.Cluster{Protocol: upstreamProtocol(d.port.Protocol)}
+		r.s.upgrade(&c, d.policy.pool.GetHttp())
+		switch {
+		case c.Protocol == ir.SameAsClient || c.Protocol == ir.Bytes:
+		case d.svc.External:
+			return plainALPN(c.Protocol)
+		default:
+			return clientALPN(c.Protocol)
+		}
+	}
+	return nil
 }
 
 func (r *routing) forward(h httpRoute, m *networking.HTTPMatchRequest) *ir.Forward {
