@@ -146,13 +146,22 @@ func link(dir string) error {
 	return nil
 }
 
+// sources are the packages of the module whose content decides the binaries.
+func sources() []string {
+	dirs := []string{"internal/gate", "internal/image"}
+	for _, p := range programs() {
+		dirs = append(dirs, p.pkg)
+	}
+	return dirs
+}
+
 // fingerprint hashes what decides the binaries: the module's requirements, the
-// main packages and the linker's flags. internal/ and cmd/ are in none of them.
+// packages in them and the linker's flags.
 func fingerprint(source string) (string, error) {
 	h := sha256.New()
 	files := []string{"go.mod", "go.sum"}
-	for _, p := range programs() {
-		m, err := filepath.Glob(filepath.Join(source, p.pkg, "*.go"))
+	for _, dir := range sources() {
+		m, err := filepath.Glob(filepath.Join(source, dir, "*.go"))
 		if err != nil {
 			return "", fmt.Errorf("list sources: %w", err)
 		}

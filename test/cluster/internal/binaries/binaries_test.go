@@ -42,6 +42,7 @@ func TestFingerprintIsOfWhatDecidesTheBinaries(t *testing.T) {
 		"the command is in none of them":   {"cmd/devcluster/main.go", true},
 		"tests are in none of them":        {"etcd/main_test.go", true},
 		"a dependency's version":           {"go.sum", false},
+		"what a main package imports":      {"internal/gate/gate.go", false},
 		"a main package":                   {"hyperkube/main.go", false},
 		"another file of a main package":   {"etcd/more.go", false},
 		"a requirement without a checksum": {"go.mod", false},
