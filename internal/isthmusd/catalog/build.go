@@ -73,7 +73,7 @@ func (c *Catalog) run(v *variant, view *snapshot.View) (err error) {
 	if err != nil || m == nil {
 		return err
 	}
-	v.resource, err = seal(v.item, m, services)
+	v.resource, err = c.seal(v.item, m, services)
 	return err
 }
 
@@ -89,8 +89,8 @@ func distinct(names []string) []string {
 }
 
 // seal validates a message by Envoy's own rules and makes its bytes and version.
-func seal(it item, m proto.Message, services []string) (*resource.Resource, error) {
-	if err := validate(m); err != nil {
+func (c *Catalog) seal(it item, m proto.Message, services []string) (*resource.Resource, error) {
+	if err := c.checker.check(m); err != nil {
 		return nil, fmt.Errorf("validate %s: %w", it.name, err)
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)

@@ -78,6 +78,7 @@ type Catalog struct {
 	classes  map[*class]struct{}
 	sets     map[uint64]*resource.Set
 	problems map[item]error
+	checker  *checker
 }
 
 // New returns an empty Catalog, which is ready after its first Update.
@@ -99,6 +100,7 @@ func New(o Options) *Catalog {
 		classes:  map[*class]struct{}{},
 		sets:     map[uint64]*resource.Set{},
 		problems: map[item]error{},
+		checker:  newChecker(),
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -218,8 +220,26 @@ func (f failing) Build(v *snapshot.View, t resource.Type, name string) (proto.Me
 
 func TestInvalidMessagesAreRefused(t *testing.T) {
 	t.Parallel()
-	if _, err := seal(item{resource.Cluster, "x"}, &cluster.Cluster{}, nil); err == nil {
-		t.Error("a cluster without a name passed")
+	bad, err := anypb.New(&router.Router{StrictCheckHeaders: []string{"nonsense"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]proto.Message{
+		"a cluster without a name": &cluster.Cluster{},
+		"a packed message": &cluster.Cluster{Name: "x", TransportSocket: &core.TransportSocket{
+			Name: "x", ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: bad},
+		}},
+		"a packed type that nobody knows": &cluster.Cluster{Name: "x", TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"x": {TypeUrl: "type.googleapis.com/no.Such"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := New(Options{Builder: fakeBuilder{}})
+			if _, err := c.seal(item{resource.Cluster, "x"}, m, nil); err == nil {
+				t.Error("passed")
+			}
+		})
 	}
 }
 
