@@ -8,6 +8,8 @@ package charts
 
 import "embed"
 
+//go:generate go run ./generate
+
 // FS holds each chart in a directory of its name, and templates that charts share
 // in library.
 //

@@ -29,7 +29,7 @@ type Egress struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:MaxItems=128
 	Destinations []Destination `json:"destinations,omitempty"`
 	// Bypass lists what pods reach without their proxy: left out of interception,
 	// and opened in the NetworkPolicies of EgressGateway.
@@ -65,7 +65,7 @@ type Destination struct {
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.all(h, h.matches('^([*][.])?([a-z0-9]([-a-z0-9]*[a-z0-9])?[.])+[a-z]([-a-z0-9]*[a-z0-9])?$'))",message="hosts are DNS names in lower case, with a star at most as the first label: api.example.com or *.example.com"
 	// +kubebuilder:validation:XValidation:rule="self.all(h, !h.matches('^[*][.][^.]+$'))",message="a wildcard for a whole top-level domain is no destination"

@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -73,11 +72,11 @@ func run(ctx context.Context, o *options) error {
 	}); err != nil {
 		return err
 	}
-	direct, err := client.New(mgr.GetConfig(), client.Options{Scheme: mgr.GetScheme()})
+	keeper, err := crds.NewKeeper(mgr.GetConfig(), mode)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return err
 	}
-	if err := mgr.Add(crds.Keeper{Client: direct, Mode: mode, Every: 10 * time.Minute}); err != nil {
+	if err := mgr.Add(keeper); err != nil {
 		return fmt.Errorf("add the keeper of CRDs: %w", err)
 	}
 	return mgr.Start(ctx)

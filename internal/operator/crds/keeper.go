@@ -5,8 +5,12 @@ package crds
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
@@ -14,20 +18,36 @@ import (
 // Keeper ensures the CRDs at the leader's start and from time to time. It is a
 // Runnable of a manager.
 type Keeper struct {
-	// Client reads past the cache: CRDs are large, and looked at seldom.
-	Client client.Client
-	Mode   Mode
-	Every  time.Duration
+	// client reads past any cache: CRDs are large, and looked at seldom.
+	client client.Client
+	mode   Mode
 }
 
-// retry is how soon a failure is tried again.
-const retry = 5 * time.Second
+const (
+	// every is how often the CRDs are looked at.
+	every = 10 * time.Minute
+	// retry is how soon a failure is tried again.
+	retry = 5 * time.Second
+)
+
+// NewKeeper makes a Keeper that talks to this API server.
+func NewKeeper(config *rest.Config, mode Mode) (Keeper, error) {
+	s := runtime.NewScheme()
+	if err := apiextensions.AddToScheme(s); err != nil {
+		return Keeper{}, fmt.Errorf("build the scheme: %w", err)
+	}
+	c, err := client.New(config, client.Options{Scheme: s})
+	if err != nil {
+		return Keeper{}, fmt.Errorf("make a client: %w", err)
+	}
+	return Keeper{client: c, mode: mode}, nil
+}
 
 // Start works until the context ends.
 func (k Keeper) Start(ctx context.Context) error {
 	for {
-		wait := k.Every
-		if err := Ensure(ctx, k.Client, k.Mode); err != nil && ctx.Err() == nil {
+		wait := every
+		if err := Ensure(ctx, k.client, k.mode); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "Istio's CRDs")
 			wait = retry
 		}
