@@ -122,7 +122,7 @@ type CAStatus struct {
 // +kubebuilder:printcolumn:name="PODS",type=integer,JSONPath=`.status.pods`
 // +kubebuilder:printcolumn:name="INJECTED",type=integer,JSONPath=`.status.injected`
 // +kubebuilder:printcolumn:name="READY",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="ENFORCED",type=boolean,JSONPath=`.status.enforced`
+// +kubebuilder:printcolumn:name="ENFORCED",type=string,JSONPath=`.status.conditions[?(@.type=="PolicyApplied")].status`
 // +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
 type MeshMember struct {
 	metav1.TypeMeta   `json:",inline"`
