@@ -340,7 +340,7 @@ func (l *lab) clusters() string {
 	}
 	defer func() { _ = r.Body.Close() }()
 	b, _ := io.ReadAll(r.Body)
-	return string(b)
+	return "\n" + string(b)
 }
 
 func TestRealEnvoy(t *testing.T) {
@@ -374,17 +374,72 @@ func TestRealEnvoy(t *testing.T) {
 				httpListener(t, l.entry, "81", "other"), routeTo(t, "81", "c"))
 			l.answers("three")
 			l.settled("the new clusters")
-			l.eventually("cluster a gone", func() bool { return !strings.Contains(l.clusters(), "a::observability_name") })
+			l.eventually("cluster a gone", func() bool { return !strings.Contains(l.clusters(), "\na::observability_name") })
+
+			// The service goes with its endpoints; draining connections still use both.
+			l.source.set(edsCluster(t, "c", "svc-d", time.Second), assignment(t, "svc-d", three),
+				httpListener(t, l.entry, "81", "again"), routeTo(t, "81", "c"))
+			l.settled("a cluster with another service")
+			l.source.set(edsCluster(t, "e", "svc-e", time.Second), assignment(t, "svc-e", two),
+				httpListener(t, l.entry, "82", "last"), routeTo(t, "82", "e"))
+			l.answers("two")
+			l.settled("the last service")
+			l.eventually("cluster c gone", func() bool { return !strings.Contains(l.clusters(), "\nc::observability_name") })
 
 			// A new control plane: nothing changes, so nothing is disturbed; then it changes.
 			l.grpc.Stop()
 			l.serve(l.addr)
 			l.settled("the reconnect")
-			l.source.set(edsCluster(t, "c", "svc-c", 3*time.Second), assignment(t, "svc-c", one),
-				httpListener(t, l.entry, "81", "other"), routeTo(t, "81", "c"))
+			l.source.set(edsCluster(t, "e", "svc-e", 3*time.Second), assignment(t, "svc-e", one),
+				httpListener(t, l.entry, "82", "last"), routeTo(t, "82", "e"))
 			l.answers("one")
 			l.settled("a change after the reconnect")
 			stop()
 		})
 	}
+}
+
+// TestRealEnvoyRejects sends what Envoy refuses beside what it takes, and checks
+// that the right one is blamed, for that is read from Envoy's message.
+func TestRealEnvoyRejects(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "DELTA_GRPC")
+	one := backend(t, "one")
+	good := []*resource.Resource{
+		edsCluster(t, "a", "svc-a", time.Second), assignment(t, "svc-a", one),
+		httpListener(t, l.entry, "80", "in"), routeTo(t, "80", "a"),
+	}
+	l.source.set(good...)
+	l.answers("one")
+	l.settled("the good configuration")
+	stop := l.hammer()
+	unknown := &core.TransportSocket{Name: "none", ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: packed(t, &core.Node{})}}
+	tests := map[string]struct {
+		typ  string
+		name string
+		bad  *resource.Resource
+	}{
+		"a cluster": {typ: "cds", name: "bad-cluster", bad: marshalled(t, resource.Cluster, "bad-cluster",
+			&clusterv3.Cluster{Name: "bad-cluster", TransportSocket: unknown})},
+		"a listener": {typ: "lds", name: "bad-listener", bad: marshalled(t, resource.Listener, "bad-listener", &listenerv3.Listener{
+			Name: "bad-listener", Address: socket(freeAddr(t)), FilterChains: []*listenerv3.FilterChain{{TransportSocket: unknown}},
+		})},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			beside := edsCluster(t, "b", "svc-a", time.Second)
+			l.source.set(append([]*resource.Resource{tc.bad, beside}, good...)...)
+			l.eventually("rejection", func() bool {
+				st := l.server.Status()
+				return len(st) == 1 && len(st[0].Types[tc.typ].Refused) > 0
+			})
+			st := l.server.Status()[0].Types[tc.typ]
+			if len(st.Refused) != 1 || st.Refused[0] != tc.name {
+				t.Errorf("refused = %v (%s), want %s alone", st.Refused, st.LastError, tc.name)
+			}
+			l.source.set(good...)
+			l.settled("the good configuration again")
+		})
+	}
+	stop()
 }

@@ -167,7 +167,7 @@ func (w *watch) refuse(f flight, why string) (culprits []*resource.Resource) {
 	w.rejections++
 	w.lastError = why
 	for _, r := range f.added {
-		if strings.Contains(why, r.Name) || len(f.added) == 1 {
+		if len(f.added) == 1 || blames(why, r.Name) {
 			culprits = append(culprits, r)
 			w.refused[r.Name] = r.Version
 		}
@@ -182,6 +182,25 @@ func (w *watch) refuse(f flight, why string) (culprits []*resource.Resource) {
 		w.refused[""] = 0
 	}
 	return nil
+}
+
+// blames tells whether Envoy's message is about the name: "Error adding/updating
+// cluster(s) a: reason, b: reason". Short names occur within words, so the name
+// must stand alone before its colon.
+func blames(why, name string) bool {
+	if name == "" {
+		return false
+	}
+	for rest := why; ; {
+		before, after, found := strings.Cut(rest, name+":")
+		if !found {
+			return false
+		}
+		if before == "" || strings.ContainsAny(before[len(before)-1:], " ,\n'\"(") {
+			return true
+		}
+		rest = "x" + after // Never at the start again.
+	}
 }
 
 // settle handles the answer to a response.

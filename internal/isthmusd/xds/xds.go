@@ -53,6 +53,8 @@ const (
 	// maxReceive of a request, as istiod has it.
 	maxReceive = 4 << 20
 	maxStreams = 100000
+	// readBuffer suits acknowledgements, which are what proxies send.
+	readBuffer = 4 << 10
 )
 
 // Source says what proxies should have. Safe for concurrent use.
@@ -127,6 +129,9 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.MaxConcurrentStreams(maxStreams),
+		// A connection that is at rest must not hold buffers: there is one per proxy.
+		grpc.ReadBufferSize(readBuffer),
+		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:                  30 * time.Second,
 			Timeout:               10 * time.Second,
