@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
@@ -125,13 +128,28 @@ func programs(t testing.TB) string {
 // other users may enter.
 func (l *Lab) makeDir() {
 	l.t.Helper()
-	dir, err := os.MkdirTemp("", "nl")
+	removeStale()
+	dir, err := os.MkdirTemp("", fmt.Sprintf("nl%d-", os.Getpid()))
 	l.must(err)
 	l.later(func() { _ = os.RemoveAll(dir) })
 	l.must(os.Chmod(dir, 0o755))
 	l.dir = dir
 	for _, d := range []string{"logs", "config", "ca"} {
 		l.must(os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+}
+
+// removeStale removes directories of test processes that were killed.
+func removeStale() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), "nl[0-9]*-*"))
+	for _, d := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(d), "nl%d-", &pid); err != nil {
+			continue
+		}
+		if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			_ = os.RemoveAll(d)
+		}
 	}
 }
 

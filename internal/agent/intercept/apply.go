@@ -19,6 +19,7 @@ import (
 
 // Apply installs the plan in the caller's network namespace in one transaction
 // that replaces what an earlier call left. It needs NET_ADMIN and nothing else.
+// Not for concurrent use: the library numbers sets by a variable of its package.
 func Apply(p Plan) error {
 	c, err := nftables.New()
 	if err != nil {

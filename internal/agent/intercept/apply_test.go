@@ -144,8 +144,8 @@ func ask(ns netns.NsHandle, uid, gid uintptr, from, to string) (string, error) {
 	return string(b), err
 }
 
+// TestApply runs alone: Apply is not for concurrent use.
 func TestApply(t *testing.T) {
-	t.Parallel()
 	const app, proxy = 1000, 1337
 	type conn struct {
 		fromPeer bool
@@ -233,7 +233,6 @@ func listen(p pair) error {
 // TestTextIsWhatIsApplied compares what the kernel holds after Apply with what it
 // holds after nft has read the printed plan.
 func TestTextIsWhatIsApplied(t *testing.T) {
-	t.Parallel()
 	nft, err := exec.LookPath("nft")
 	if err != nil {
 		t.Skip("skipped: no nft here")
