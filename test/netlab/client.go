@@ -42,7 +42,14 @@ func (r Result) Field(path ...string) string {
 // Call is a request that an application in a pod is about to make.
 type Call struct {
 	pod  *Pod
+	name string
 	args []string
+}
+
+// Named gives the call a name for messages.
+func (c *Call) Named(name string) *Call {
+	c.name = name + ": "
+	return c
 }
 
 // HTTP gets the URL; more are flags of testapp.
@@ -118,7 +125,7 @@ func (c *Call) until(check func(Result) error) Result {
 		return check(last)
 	})
 	if err != nil {
-		c.pod.lab.t.Fatalf("%s: %v: %v", c.pod.Name, c.args, err)
+		c.pod.lab.t.Fatalf("%s%s: %v: %v", c.name, c.pod.Name, c.args, err)
 	}
 	return last
 }

@@ -38,15 +38,52 @@ func TestTwoSidecarsSpeakMutualTLS(t *testing.T) {
 	b.WantLogs(6, spiffeA)
 }
 
-func TestPortsWithoutProtocolAreDetected(t *testing.T) {
+// callsTo are one of each kind, on ports that say their protocol and on ports that
+// do not.
+func callsTo(lab *netlab.Lab, a *netlab.Pod) map[string]*netlab.Call {
+	ca := lab.OutsideCA()
+	return map[string]*netlab.Call{
+		"HTTP/1.1":            a.HTTP("http://b/"),
+		"HTTP/1.1, detected":  a.HTTP("http://b:7000/"),
+		"HTTP/2":              a.HTTP("http://b/", "--http2"),
+		"HTTP/2, detected":    a.HTTP("http://b:7000/", "--http2"),
+		"gRPC":                a.GRPC("b:50051"),
+		"gRPC, detected":      a.GRPC("b:7002"),
+		"WebSocket":           a.WS("ws://b/ws"),
+		"WebSocket, detected": a.WS("ws://b:7000/ws"),
+		"TCP":                 a.TCP("b:9000"),
+		"TCP, detected":       a.TCP("b:7001"),
+		"own TLS":             a.HTTP("https://b/", "--cacert", ca),
+		"own TLS, detected":   a.HTTP("https://b:7003/", "--cacert", ca),
+	}
+}
+
+func TestEveryProtocolInEveryMode(t *testing.T) {
 	t.Parallel()
-	lab := netlab.New(t, netlab.WithStrict)
-	a, b := lab.Pod("a"), lab.Pod("b")
-	a.HTTP("http://b:7000/detected").WantOK()
-	b.WantLog(`"path":"/detected"`, spiffeA)
-	a.HTTP("http://b:7000/", "--http2").WantOK()
-	a.TCP("b:7001").WantOK()
-	b.WantLog(spiffeA, ":7001")
+	for mode, mutual := range map[string]bool{"STRICT": true, "PERMISSIVE": true, "DISABLE": false} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.New(t)
+			a, b := lab.Pod("a"), lab.Pod("b")
+			lab.Apply(fmt.Sprintf(`
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: %s}}
+`, mode))
+			lab.Ready()
+			for name, call := range callsTo(lab, a) {
+				before := strings.Count(b.Log(), spiffeA)
+				call.Named(name).WantOK()
+				if mutual {
+					b.WantLogs(before+1, spiffeA)
+				}
+			}
+			if !mutual && strings.Contains(b.Log(), spiffeA) {
+				t.Error("mutual TLS although it is off")
+			}
+		})
+	}
 }
 
 func TestAPodCallsItsOwnService(t *testing.T) {

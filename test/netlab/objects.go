@@ -118,7 +118,8 @@ func (p *Pod) service() *corev1.Service {
 		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": p.App}},
 	}
 	for _, name := range slices.Sorted(keys(p.Ports)) {
-		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: name, Port: int32(p.Ports[name]), TargetPort: intstr.FromInt32(int32(p.Ports[name]))})
+		port := corev1.ServicePort{Name: name, Port: int32(p.Ports[name]), TargetPort: intstr.FromInt32(int32(p.Ports[name]))}
+		s.Spec.Ports = append(s.Spec.Ports, port)
 	}
 	return s
 }

@@ -39,7 +39,8 @@ type PodSpec struct {
 	Namespace, Account string
 	Labels             map[string]string
 	Proxy              Proxy
-	// Ports of the Service by name; the usual ones unless given.
+	// Ports of the Service by name; the usual ones unless given. A name begins with
+	// what the application speaks (http, https, tcp, grpc), or with "any-" and that.
 	Ports map[string]int
 	// Serve are more arguments of its testapp, Intercept of the redirect.
 	Serve, Intercept []string
@@ -60,10 +61,13 @@ type Pod struct {
 	terminating bool
 }
 
-// usualPorts of an application; "any" has no protocol in its name, so that it is
-// detected on the wire.
+// usualPorts of an application. Those that begin with "any" have no protocol in
+// their name, so that it is detected on the wire.
 func usualPorts() map[string]int {
-	return map[string]int{"http": 80, "http-alt": 8080, "tcp": 9000, "grpc": 50051, "any": 7000, "anyline": 7001}
+	return map[string]int{
+		"http": 80, "http-alt": 8080, "https": 443, "tcp": 9000, "grpc": 50051,
+		"any-http": 7000, "any-tcp": 7001, "any-grpc": 7002, "any-https": 7003,
+	}
 }
 
 // Pod adds a pod with a sidecar, and a Service of its name.
@@ -152,18 +156,15 @@ func (p *Pod) start() error {
 }
 
 func (p *Pod) startApp() error {
-	args := []string{p.lab.program("testapp"), "serve", "--name", p.Name}
-	for _, port := range slices.Sorted(keys(p.Ports)) {
-		kind := "--http"
-		switch {
-		case strings.HasPrefix(port, "tcp"), port == "anyline":
-			kind = "--tcp"
-		case strings.HasPrefix(port, "grpc"):
-			kind = "--grpc"
-		}
-		args = append(args, kind, ":"+strconv.Itoa(p.Ports[port]))
+	cert, key, err := p.lab.outside.issue(p.App, p.App+"."+p.Namespace, p.App+"."+p.Namespace+".svc."+clusterDomain)
+	if err != nil {
+		return err
 	}
-	var err error
+	args := []string{p.lab.program("testapp"), "serve", "--name", p.Name, "--cert", cert, "--key", key}
+	for _, name := range slices.Sorted(keys(p.Ports)) {
+		kind, _, _ := strings.Cut(strings.TrimPrefix(name, "any-"), "-")
+		args = append(args, "--"+kind, ":"+strconv.Itoa(p.Ports[name]))
+	}
 	p.app, err = start(p.space, program{name: p.Name + "-app", uid: uidApp, dir: p.lab.dir, args: append(args, p.Serve...)}, p.lab.logs())
 	return err
 }

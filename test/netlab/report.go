@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -106,6 +107,29 @@ func (p *Pod) WantLogs(n int, texts ...string) {
 	if err != nil {
 		p.lab.t.Fatalf("log of %s: %v", p.Name, err)
 	}
+}
+
+// WantConnections waits until peers have n connections to the proxy's listeners.
+func (p *Pod) WantConnections(n int) {
+	p.lab.t.Helper()
+	err := await(5*time.Second, func() error {
+		b, err := p.Admin("/stats?filter=^listener%5C.[0-9].*downstream_cx_active$")
+		if err != nil {
+			return err
+		}
+		got := 0
+		for line := range strings.Lines(string(b)) {
+			if name, v, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && !strings.Contains(name, ".worker_") {
+				i, _ := strconv.Atoi(v)
+				got += i
+			}
+		}
+		if got < n {
+			return fmt.Errorf("%d connections, want %d", got, n)
+		}
+		return nil
+	})
+	p.lab.must(err)
 }
 
 func containsAll(s string, texts []string) bool {

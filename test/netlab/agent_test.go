@@ -1,0 +1,96 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+// TestProbesPassWherePlaintextIsRefused asks as the kubelet does: from outside the
+// mesh, in plaintext, by way of the agent.
+func TestProbesPassWherePlaintextIsRefused(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithStrict)
+	b := lab.Add(netlab.PodSpec{Name: "b", Env: map[string]string{"ISTIO_KUBE_APP_PROBERS": `{
+		"/app-health/app/livez": {"httpGet": {"path": "/live", "port": 80}},
+		"/app-health/app/readyz": {"httpGet": {"path": "/?status=503", "port": 80}},
+		"/app-health/app/startupz": {"tcpSocket": {"port": 9000}}
+	}`}})
+	kubelet := lab.Bare("kubelet")
+	at := "http://" + b.IP.String()
+	kubelet.HTTP(at + "/live").WantRefused()
+	kubelet.HTTP(at + ":15020/app-health/app/livez").Want(200)
+	kubelet.HTTP(at + ":15020/app-health/app/readyz").Want(503)
+	kubelet.HTTP(at + ":15020/app-health/app/startupz").Want(200)
+	kubelet.HTTP(at + ":15021/healthz/ready").Want(200)
+}
+
+func TestMetricsAreMerged(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	a, b := lab.Pod("a"), lab.Pod("b")
+	prometheus := lab.Bare("prometheus")
+	a.HTTP("http://b/").WantOK()
+	for _, path := range []string{":15020/stats/prometheus", ":15090/stats/prometheus"} {
+		r := prometheus.HTTP("http://" + b.IP.String() + path).WantOK()
+		if text := fmt.Sprint(r.Body); !strings.Contains(text, "envoy_server_state") {
+			t.Errorf("%s: no metrics of Envoy in %.200s", path, text)
+		}
+	}
+}
+
+// TestExcludedTrafficGoesAroundTheProxy opens one port of one range.
+func TestExcludedTrafficGoesAroundTheProxy(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithRegistryOnly)
+	lab.Host("other.example.net")
+	a := lab.Add(netlab.PodSpec{Name: "a", Intercept: []string{"--exclude-outbound", "192.0.2.0/24:8080"}})
+	a.HTTP("http://other.example.net:8080/").WantOK()
+	a.HTTP("http://other.example.net/").WantRefused()
+}
+
+// TestAGatewayFinishesWhatItBegan ends a gateway while a request is under way.
+func TestAGatewayFinishesWhatItBegan(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	gw := lab.IngressGateway()
+	lab.Pod("b")
+	client := lab.Host("client.example.net")
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: ["*"]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ["*"]
+  gateways: [shop]
+  http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
+`)
+	at := "http://" + gw.IP.String() + "/"
+	client.HTTP(at).WantOK()
+	slow := make(chan []netlab.Result, 1)
+	go func() { slow <- client.HTTP(at+"?delay=2s", "--timeout", "8s").Times(1) }()
+	gw.WantConnections(1)
+	start := time.Now()
+	gw.Stop()
+	if r := (<-slow)[0]; !r.OK {
+		t.Errorf("the request under way failed: %d %s", r.Status, r.Error)
+	}
+	if took := time.Since(start); took > 12*time.Second {
+		t.Errorf("the gateway took %s to end", took)
+	}
+}
