@@ -166,10 +166,10 @@ func inboundChains(v *snapshot.View, t inboundTarget, mode mtlsMode) []ir.Chain 
 	case http:
 		c.add(ir.Match{Transport: ir.TransportPlain}, true, nil)
 	case tcp:
-		c.add(ir.Match{}, false, nil)
+		c.addRest()
 	default:
 		c.add(ir.Match{Transport: ir.TransportPlain, ALPN: alpnPlain()}, true, nil)
-		c.add(ir.Match{}, false, nil)
+		c.addRest()
 	}
 	return c.chains
 }
@@ -198,6 +198,14 @@ func (b *inboundBuilder) add(m ir.Match, http bool, tls *ir.ServerTLS) {
 		AccessLog:  accessLog(b.v),
 	}
 	b.chains = append(b.chains, c)
+}
+
+// addRest passes on as bytes what no other chain takes. Both transports are named:
+// Envoy looks for the most specific transport first and does not come back from
+// there, so a chain for any transport is not a fallback beside one for TLS.
+func (b *inboundBuilder) addRest() {
+	b.add(ir.Match{Transport: ir.TransportPlain}, false, nil)
+	b.add(ir.Match{Transport: ir.TransportTLS}, false, nil)
 }
 
 func inboundRoutes(t inboundTarget) *ir.RouteConfig {
