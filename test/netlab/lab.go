@@ -189,12 +189,12 @@ func (l *Lab) space(ip netip.Addr, namespace string) (*space, error) {
 		return nil, err
 	}
 	search := strings.Join([]string{namespace + ".svc." + clusterDomain, "svc." + clusterDomain, clusterDomain}, " ")
-	resolv := filepath.Join(l.dir, fmt.Sprintf("resolv-%s", namespace))
-	if err := os.WriteFile(resolv, []byte("nameserver "+gateway+"\nsearch "+search+"\noptions ndots:5\n"), 0o644); err != nil {
+	resolv := filepath.Join(l.dir, "resolv-"+namespace)
+	if err := writeOnce(resolv, "nameserver "+gateway+"\nsearch "+search+"\noptions ndots:5\n"); err != nil {
 		return nil, err
 	}
 	hosts := filepath.Join(l.dir, "hosts")
-	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+	if err := writeOnce(hosts, "127.0.0.1 localhost\n"); err != nil {
 		return nil, err
 	}
 	return s, s.do(func() error {
@@ -203,6 +203,14 @@ func (l *Lab) space(ip netip.Addr, namespace string) (*space, error) {
 		}
 		return bind(hosts, "/etc/hosts")
 	})
+}
+
+// writeOnce leaves a file alone that is there: others are reading it.
+func writeOnce(file, content string) error {
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	return os.WriteFile(file, []byte(content), 0o644)
 }
 
 // address is the next one of pods.

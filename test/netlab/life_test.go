@@ -25,15 +25,7 @@ func TestTrafficOutlivesTheControlPlane(t *testing.T) {
 	lab.KillControlPlane()
 	a.HTTP("http://b/").WantOK()
 	lab.RestartControlPlane()
-	failed := 0
-	for _, r := range <-load {
-		if !r.OK {
-			failed++
-		}
-	}
-	if failed > 0 {
-		t.Errorf("%d of 200 requests failed", failed)
-	}
+	wantAllOK(t, <-load)
 
 	// What changes afterwards arrives.
 	lab.Pod("c")
@@ -58,13 +50,22 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 		return nil
 	})
 	old.Stop()
-	failed := map[string]int{}
-	for _, r := range <-load {
-		if !r.OK {
-			failed[fmt.Sprint(r.Status, r.Error)]++
+	wantAllOK(t, <-load)
+}
+
+// wantAllOK checks that not one request failed.
+func wantAllOK(t *testing.T, rs []netlab.Result) {
+	t.Helper()
+	failed, first := 0, ""
+	for i, r := range rs {
+		if r.OK {
+			continue
+		}
+		if failed++; failed == 1 {
+			first = fmt.Sprintf("number %d: %d %s", i, r.Status, r.Error)
 		}
 	}
-	if len(failed) > 0 {
-		t.Errorf("requests failed: %v", failed)
+	if failed > 0 {
+		t.Errorf("%d of %d requests failed, first %s", failed, len(rs), first)
 	}
 }
