@@ -129,9 +129,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.MaxConcurrentStreams(maxStreams),
-		// A connection that is at rest must not hold buffers: there is one per proxy.
+		// Every proxy has a connection, and at rest it should hold little.
 		grpc.ReadBufferSize(readBuffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:                  30 * time.Second,
 			Timeout:               10 * time.Second,
