@@ -9,92 +9,78 @@ import (
 
 // touched is what a commit has to derive again.
 type touched struct {
-	services  map[model.ServiceKey]struct{}
-	workloads map[string]struct{}
+	services map[model.ServiceKey]struct{}
+	// workloads as they were and as they are; nil where there was none.
+	workloads []*model.Workload
 	nodes     map[string]struct{}
 }
 
 func newTouched() touched {
-	return touched{map[model.ServiceKey]struct{}{}, map[string]struct{}{}, map[string]struct{}{}}
+	return touched{services: map[model.ServiceKey]struct{}{}, nodes: map[string]struct{}{}}
 }
 
-// derive brings up to date, in this order: workloads (a pod and its node),
-// endpoints (rows and workloads), summaries (endpoints and the service).
+// derive brings up to date, in this order: endpoints (rows, workloads and the
+// nodes they are on), summaries (endpoints and the service).
 func (x *Txn) derive() {
 	for name := range x.touched.nodes {
-		for _, w := range x.pods.list(byNode, name) {
-			x.touched.workloads[workloadKey(w.Kind, w.Key)] = struct{}{}
+		for _, w := range x.workloads.list(byNode, name) {
+			x.workloads.touch(w)
+			x.touched.workloads = append(x.touched.workloads, w)
 		}
 	}
-	for k := range x.touched.workloads {
-		x.deriveWorkload(k)
+	for _, w := range x.touched.workloads {
+		if w != nil {
+			x.touchServicesOf(w)
+		}
 	}
+	s := selection{workloads: x.workloads, byPair: map[string]map[string][]*model.Workload{}}
 	for k := range x.touched.services {
-		x.deriveEndpoints(k)
+		x.deriveEndpoints(k, s)
 	}
 }
 
-func (x *Txn) deriveWorkload(key string) {
-	var now, old *model.Workload
-	var changed bool
-	if pod, ok := x.pods.get(key); ok {
-		now = x.placed(pod)
-		old, changed = x.workloads.put(now)
-	} else {
-		old, changed = x.workloads.remove(key)
-	}
-	if !changed {
-		return
-	}
-	for _, row := range x.rows.list(byWorkload, key) {
+// touchServicesOf touches the services of which a workload is an endpoint, or
+// would be by its labels.
+func (x *Txn) touchServicesOf(w *model.Workload) {
+	for _, row := range x.rows.list(byWorkload, workloadKey(w.Kind, w.Key)) {
 		x.touched.services[row.service] = struct{}{}
 	}
-	x.touchSelecting(old)
-	x.touchSelecting(now)
-}
-
-// touchSelecting touches the services of which a workload is an endpoint since
-// they select it.
-func (x *Txn) touchSelecting(w *model.Workload) {
-	if w == nil {
-		return
-	}
-	for _, s := range x.services.list(Selecting, w.Namespace) {
-		if (s.EndpointsFromWorkloads || w.Kind == model.KindWorkloadEntry) && Matches(s.Selector, w.Labels) {
-			x.touched.services[s.ServiceKey] = struct{}{}
+	for k, v := range w.Labels {
+		for _, s := range x.services.list(byPair, pairKey(w.Namespace, pair(k, v))) {
+			if (s.EndpointsFromWorkloads || w.Kind == model.KindWorkloadEntry) && Matches(s.Selector, w.Labels) {
+				x.touched.services[s.ServiceKey] = struct{}{}
+			}
 		}
 	}
 }
 
-// placed gives a workload its node's locality unless it has one of its own.
-func (x *Txn) placed(w *model.Workload) *model.Workload {
-	if w.Locality != "" {
-		return w
+// locality of a workload: its own, else its node's.
+func locality(w *model.Workload, node func(string) (*model.Node, bool)) string {
+	if w.Locality == "" && w.Node != "" {
+		if n, ok := node(w.Node); ok {
+			return n.Locality
+		}
 	}
-	n, ok := x.nodes.get(w.Node)
-	if !ok || n.Locality == "" {
-		return w
-	}
-	c := *w
-	c.Locality = n.Locality
-	return &c
+	return w.Locality
 }
 
-func (x *Txn) deriveEndpoints(k model.ServiceKey) {
+func (x *Txn) deriveEndpoints(k model.ServiceKey, from selection) {
 	service, _ := x.services.get(serviceKey(k))
 	var all []model.Endpoint
 	for _, row := range collect(x.rows.rows.Root(), serviceKey(k)+sep) {
 		for _, e := range row.endpoints {
 			if e.Workload != "" {
 				if w, ok := x.workloads.get(e.Namespace + "/" + e.Workload); ok {
-					e = join(e, w)
+					e = x.join(e, w)
 				}
 			}
 			all = append(all, e)
 		}
 	}
-	for _, w := range x.selected(service, len(all)) {
-		all = append(all, endpointsOf(service, w)...)
+	for _, w := range from.of(service, len(all)) {
+		for _, e := range endpointsOf(service, w) {
+			all = append(all, x.join(e, w))
+		}
 	}
 	if len(all) == 0 {
 		x.endpoints.remove(serviceKey(k))
@@ -106,24 +92,65 @@ func (x *Txn) deriveEndpoints(k model.ServiceKey) {
 	x.summaries.put(&summaryRow{service: k, Summary: summarize(service, all)})
 }
 
-// selected lists the workloads that are endpoints of the service because it
-// selects them. Pods of a Kubernetes Service that has listed endpoints are among
-// those already; WorkloadEntries never are.
-func (x *Txn) selected(s *model.Service, listed int) []*model.Workload {
-	if s == nil || len(s.Selector) == 0 {
+// join completes an endpoint with what its workload knows better.
+func (x *Txn) join(e model.Endpoint, w *model.Workload) model.Endpoint {
+	e.Labels, e.ServiceAccount, e.Network = w.Labels, w.ServiceAccount, w.Network
+	if w.Node != "" {
+		e.Node = w.Node
+	}
+	e.TLSMode = model.TLSDisabled
+	if w.Proxied {
+		e.TLSMode = model.TLSIstio
+	}
+	if l := locality(w, x.nodes.get); l != "" {
+		e.Locality = l
+	}
+	return e
+}
+
+// selection finds the workloads that services select, in one commit.
+type selection struct {
+	workloads *tableTxn[*model.Workload]
+	// byPair holds, per namespace, its workloads by label.
+	byPair map[string]map[string][]*model.Workload
+}
+
+// of lists the workloads that are endpoints of the service because it selects
+// them. Pods of a Kubernetes Service that has listed endpoints are among those
+// already; WorkloadEntries never are.
+func (s selection) of(svc *model.Service, listed int) []*model.Workload {
+	if svc == nil || len(svc.Selector) == 0 {
 		return nil
 	}
-	index := entriesByNamespace
-	if s.EndpointsFromWorkloads && (s.Object.Kind == model.KindServiceEntry || listed == 0) {
-		index = ByNamespace
-	}
 	var out []*model.Workload
-	for _, w := range x.workloads.list(index, s.Namespace) {
-		if Matches(s.Selector, w.Labels) {
+	if !svc.EndpointsFromWorkloads || (svc.Object.Kind == model.KindService && listed > 0) {
+		for _, w := range s.workloads.list(entriesByNamespace, svc.Namespace) {
+			if Matches(svc.Selector, w.Labels) {
+				out = append(out, w)
+			}
+		}
+		return out
+	}
+	for _, w := range s.labelled(svc.Namespace)[firstPair(svc.Selector)] {
+		if Matches(svc.Selector, w.Labels) {
 			out = append(out, w)
 		}
 	}
 	return out
+}
+
+func (s selection) labelled(ns string) map[string][]*model.Workload {
+	if m, ok := s.byPair[ns]; ok {
+		return m
+	}
+	m := map[string][]*model.Workload{}
+	for _, w := range s.workloads.list(ByNamespace, ns) {
+		for k, v := range w.Labels {
+			m[pair(k, v)] = append(m[pair(k, v)], w)
+		}
+	}
+	s.byPair[ns] = m
+	return m
 }
 
 // endpointsOf makes a selected workload an endpoint of the service: at each of
@@ -140,7 +167,7 @@ func endpointsOf(s *model.Service, w *model.Workload) []model.Endpoint {
 			Address: ip.String(), Ports: ports, Ready: w.Ready || s.PublishNotReady,
 			Namespace: w.Namespace, Workload: w.Name, Weight: w.Weight,
 		}
-		out = append(out, join(e, w))
+		out = append(out, e)
 	}
 	return out
 }

@@ -76,26 +76,6 @@ func sameEndpoint(a, b model.Endpoint) bool {
 		maps.Equal(a.Ports, b.Ports) && maps.Equal(a.Labels, b.Labels)
 }
 
-// join completes an endpoint with what its workload knows better.
-func join(e model.Endpoint, w *model.Workload) model.Endpoint {
-	e.Labels, e.ServiceAccount, e.Network = w.Labels, w.ServiceAccount, w.Network
-	e.TLSMode = tlsMode(w)
-	if w.Locality != "" {
-		e.Locality = w.Locality
-	}
-	if w.Node != "" {
-		e.Node = w.Node
-	}
-	return e
-}
-
-func tlsMode(w *model.Workload) string {
-	if w.Proxied {
-		return model.TLSIstio
-	}
-	return model.TLSDisabled
-}
-
 // merge sorts endpoints and unites those that are one: while slices are being
 // reshuffled an address may stand in two of them, and slices with different
 // ports share addresses. Where two disagree about a port they stay two.

@@ -44,7 +44,6 @@ const (
 	Mesh
 	// tables that only derive others; no View reads them
 	rowsTable
-	podsTable
 	nodesTable
 )
 
@@ -72,6 +71,7 @@ const (
 	byWorkload
 	byNode
 	entriesByNamespace
+	byPair
 )
 
 // Read is one recorded read: this key was looked up in this index.

@@ -21,7 +21,6 @@ type tables struct {
 	rows                table[*endpointRow]
 	endpoints           table[*endpointSet]
 	summaries           table[*summaryRow]
-	pods                table[*model.Workload]
 	workloads           table[*model.Workload]
 	nodes               table[*model.Node]
 	namespaces          table[*model.Namespace]
@@ -39,8 +38,7 @@ func newTables() tables {
 		rows:       newTable(rowSchema()),
 		endpoints:  newTable(endpointSchema()),
 		summaries:  newTable(summarySchema()),
-		pods:       newTable(workloadSchema(podsTable)),
-		workloads:  newTable(workloadSchema(Workloads)),
+		workloads:  newTable(workloadSchema()),
 		nodes:      newTable(nodeSchema()),
 		namespaces: newTable(namespaceSchema()),
 		secrets:    newTable(secretSchema()),
@@ -125,11 +123,32 @@ func serviceSchema() *schema[*model.Service] {
 				}
 				return []string{s.Namespace}
 			}},
+			{byPair, func(s *model.Service) []string {
+				if len(s.Selector) == 0 {
+					return nil
+				}
+				return []string{pairKey(s.Namespace, firstPair(s.Selector))}
+			}},
 			{ByPort, servicePorts},
 			{ByAddress, serviceAddresses},
 		},
 	}
 }
+
+// firstPair is a label that everything has that the selector selects.
+func firstPair(selector map[string]string) string {
+	first := ""
+	for k := range selector {
+		if first == "" || k < first {
+			first = k
+		}
+	}
+	return pair(first, selector[first])
+}
+
+func pair(key, value string) string { return key + "=" + value }
+
+func pairKey(ns, pair string) string { return ns + "/" + pair }
 
 func servicePorts(s *model.Service) []string {
 	out := make([]string, len(s.Ports))
@@ -158,21 +177,25 @@ func workloadKey(kind model.WorkloadKind, k model.Key) string {
 	return k.String() + sep + string(kind)
 }
 
-func workloadSchema(t Table) *schema[*model.Workload] {
+func workloadSchema() *schema[*model.Workload] {
 	return &schema[*model.Workload]{
-		table: t,
-		key:   func(w *model.Workload) string { return workloadKey(w.Kind, w.Key) },
-		equal: func(a, b *model.Workload) bool { return reflect.DeepEqual(a, b) },
+		table:   Workloads,
+		natural: []Index{All, ByNamespace},
+		key:     func(w *model.Workload) string { return workloadKey(w.Kind, w.Key) },
+		equal:   func(a, b *model.Workload) bool { return reflect.DeepEqual(a, b) },
 		indexes: []indexer[*model.Workload]{
-			{All, everywhere[*model.Workload]},
-			{ByNamespace, func(w *model.Workload) []string { return []string{w.Namespace} }},
 			{entriesByNamespace, func(w *model.Workload) []string {
 				if w.Kind != model.KindWorkloadEntry {
 					return nil
 				}
 				return []string{w.Namespace}
 			}},
-			{byNode, func(w *model.Workload) []string { return []string{w.Node} }},
+			{byNode, func(w *model.Workload) []string {
+				if w.Node == "" {
+					return nil
+				}
+				return []string{w.Node}
+			}},
 			{ByIP, func(w *model.Workload) []string {
 				if w.HostNetwork {
 					return nil
@@ -198,9 +221,9 @@ func nodeSchema() *schema[*model.Node] {
 func namespaceSchema() *schema[*model.Namespace] {
 	return &schema[*model.Namespace]{
 		table:   Namespaces,
+		natural: []Index{All},
 		key:     func(n *model.Namespace) string { return n.Name },
 		equal:   func(a, b *model.Namespace) bool { return a.Name == b.Name && maps.Equal(a.Labels, b.Labels) },
-		indexes: []indexer[*model.Namespace]{{All, everywhere[*model.Namespace]}},
 	}
 }
 

@@ -73,15 +73,38 @@ func (s *Snapshot) Config() topology.Config { return s.config }
 // Mesh is Istio's MeshConfig with defaults applied, unrecorded. Not to be modified.
 func (s *Snapshot) Mesh() *meshconfig.MeshConfig { return s.mesh }
 
-// Workload finds a workload by name, unrecorded; nil if there is none.
+// Workload finds a pod by name, unrecorded; nil if there is none.
 func (s *Snapshot) Workload(k model.Key) *model.Workload {
-	w, _ := s.workloads.get(k.String())
-	return w
+	w, ok := s.workloads.get(k.String())
+	if !ok {
+		return nil
+	}
+	return s.placed(w)
 }
 
 // WorkloadsByIP finds the workloads with an address, unrecorded. Pods in the
 // host's network are not found.
-func (s *Snapshot) WorkloadsByIP(ip string) []*model.Workload { return s.workloads.list(ByIP, ip) }
+func (s *Snapshot) WorkloadsByIP(ip string) []*model.Workload {
+	return s.placedAll(s.workloads.list(ByIP, ip))
+}
+
+// placed gives a workload its node's locality unless it has one of its own.
+func (s *Snapshot) placed(w *model.Workload) *model.Workload {
+	l := locality(w, s.nodes.get)
+	if l == w.Locality {
+		return w
+	}
+	c := *w
+	c.Locality = l
+	return &c
+}
+
+func (s *Snapshot) placedAll(list []*model.Workload) []*model.Workload {
+	for i, w := range list {
+		list[i] = s.placed(w)
+	}
+	return list
+}
 
 // Namespace finds a namespace by name, unrecorded; nil if there is none.
 func (s *Snapshot) Namespace(name string) *model.Namespace {

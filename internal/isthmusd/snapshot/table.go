@@ -5,6 +5,7 @@ package snapshot
 
 import (
 	"encoding/binary"
+	"strings"
 	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -20,6 +21,9 @@ type schema[T any] struct {
 	key func(T) string
 	// order sorts the objects within an index key; nil means by key.
 	order func(T) string
+	// natural are indexes that the rows are by themselves, being in the order of
+	// keys that begin with the namespace: All and ByNamespace.
+	natural []Index
 	// equal tells that a new version says nothing new.
 	equal func(a, b T) bool
 	// indexes besides ByKey.
@@ -55,6 +59,17 @@ func (t *table[T]) list(i Index, key string) []T {
 		if t.indexes[n].index == i {
 			return collect(t.by[n].Root(), key+sep)
 		}
+	}
+	return byPrefix(t.rows.Root(), i, key)
+}
+
+// byPrefix answers for the indexes that rows in the order of their keys are.
+func byPrefix[T any](rows *iradix.Node[T], i Index, key string) []T {
+	switch i {
+	case All:
+		return collect(rows, "")
+	case ByNamespace:
+		return collect(rows, key+"/")
 	}
 	return nil
 }
@@ -101,7 +116,7 @@ func (x *tableTxn[T]) list(i Index, key string) []T {
 			return collect(x.by[n].Root(), key+sep)
 		}
 	}
-	return nil
+	return byPrefix(x.rows.Root(), i, key)
 }
 
 // put stores v unless it says nothing new. It returns the version before, if
@@ -116,14 +131,31 @@ func (x *tableTxn[T]) put(v T) (old T, changed bool) {
 		x.unindex(old)
 	}
 	x.rows.Insert([]byte(key), v)
-	x.changes.add(x.table, ByKey, key)
 	for n, ix := range x.indexes {
 		for _, k := range ix.keys(v) {
 			x.by[n].Insert([]byte(k+sep+x.orderOf(v)), v)
+		}
+	}
+	x.touch(v)
+	return old, true
+}
+
+// touch notes that every read that finds v may have another result.
+func (x *tableTxn[T]) touch(v T) {
+	key := x.key(v)
+	x.changes.add(x.table, ByKey, key)
+	for _, ix := range x.indexes {
+		for _, k := range ix.keys(v) {
 			x.changes.add(x.table, ix.index, k)
 		}
 	}
-	return old, true
+	for _, i := range x.natural {
+		ns := ""
+		if i == ByNamespace {
+			ns, _, _ = strings.Cut(key, "/")
+		}
+		x.changes.add(x.table, i, ns)
+	}
 }
 
 // remove forgets the object with this key and returns it, if there was one.
@@ -131,7 +163,6 @@ func (x *tableTxn[T]) remove(key string) (old T, changed bool) {
 	old, changed = x.rows.Delete([]byte(key))
 	if changed {
 		x.unindex(old)
-		x.changes.add(x.table, ByKey, key)
 	}
 	return old, changed
 }
@@ -140,9 +171,9 @@ func (x *tableTxn[T]) unindex(old T) {
 	for n, ix := range x.indexes {
 		for _, k := range ix.keys(old) {
 			x.by[n].Delete([]byte(k + sep + x.orderOf(old)))
-			x.changes.add(x.table, ix.index, k)
 		}
 	}
+	x.touch(old)
 }
 
 func (x *tableTxn[T]) orderOf(v T) string {

@@ -21,7 +21,6 @@ type Txn struct {
 	rows                *tableTxn[*endpointRow]
 	endpoints           *tableTxn[*endpointSet]
 	summaries           *tableTxn[*summaryRow]
-	pods                *tableTxn[*model.Workload]
 	workloads           *tableTxn[*model.Workload]
 	nodes               *tableTxn[*model.Node]
 	namespaces          *tableTxn[*model.Namespace]
@@ -42,7 +41,7 @@ func newTxn(s *Snapshot) *Txn {
 	private := Changes{} // of tables that no View reads
 	return &Txn{
 		services: s.services.txn(c), rows: s.rows.txn(private), endpoints: s.endpoints.txn(c),
-		summaries: s.summaries.txn(c), pods: s.pods.txn(private), workloads: s.workloads.txn(c),
+		summaries: s.summaries.txn(c), workloads: s.workloads.txn(c),
 		nodes: s.nodes.txn(private), namespaces: s.namespaces.txn(c), secrets: s.secrets.txn(c),
 		virtualServices: s.virtualServices.txn(c), destinationRules: s.destinationRules.txn(c),
 		gateways: s.gateways.txn(c), sidecars: s.sidecars.txn(c),
@@ -57,7 +56,7 @@ func (x *Txn) finish(old *Snapshot) *Snapshot {
 	return &Snapshot{
 		tables: tables{
 			services: x.services.commit(), rows: x.rows.commit(), endpoints: x.endpoints.commit(),
-			summaries: x.summaries.commit(), pods: x.pods.commit(), workloads: x.workloads.commit(),
+			summaries: x.summaries.commit(), workloads: x.workloads.commit(),
 			nodes: x.nodes.commit(), namespaces: x.namespaces.commit(), secrets: x.secrets.commit(),
 			virtualServices: x.virtualServices.commit(), destinationRules: x.destinationRules.commit(),
 			gateways: x.gateways.commit(), sidecars: x.sidecars.commit(),
@@ -99,16 +98,15 @@ func (x *Txn) DeleteEndpoints(k model.ServiceKey, source string) {
 
 // PutWorkload adds or replaces a workload. Without a Locality it gets its node's.
 func (x *Txn) PutWorkload(w *model.Workload) {
-	if _, changed := x.pods.put(w); changed {
-		x.touched.workloads[workloadKey(w.Kind, w.Key)] = struct{}{}
+	if old, changed := x.workloads.put(w); changed {
+		x.touched.workloads = append(x.touched.workloads, old, w)
 	}
 }
 
 // DeleteWorkload removes a workload.
 func (x *Txn) DeleteWorkload(kind model.WorkloadKind, k model.Key) {
-	key := workloadKey(kind, k)
-	if _, changed := x.pods.remove(key); changed {
-		x.touched.workloads[key] = struct{}{}
+	if old, changed := x.workloads.remove(workloadKey(kind, k)); changed {
+		x.touched.workloads = append(x.touched.workloads, old)
 	}
 }
 

@@ -149,7 +149,7 @@ func (v *View) Workloads(ns string, selector map[string]string) []*model.Workloa
 	var out []*model.Workload
 	for _, w := range v.s.workloads.list(index, ns) {
 		if Matches(selector, w.Labels) {
-			out = append(out, w)
+			out = append(out, v.s.placed(w))
 		}
 	}
 	return out
