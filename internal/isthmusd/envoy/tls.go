@@ -46,12 +46,8 @@ func inline(b []byte) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 }
 
-func file(path string) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
-}
-
 func (p *packer) serverTLS(t *ir.ServerTLS) *corev3.TransportSocket {
-	m := &tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(t.Certificates, t.Files, t.Client, t.ALPN, t.Params)}
+	m := &tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(t.Certificates, t.Client, t.ALPN, t.Params)}
 	m.RequireClientCertificate = no()
 	if t.RequireClient {
 		m.RequireClientCertificate = yes()
@@ -68,7 +64,7 @@ func (p *packer) clientTLS(t *ir.ClientTLS) *corev3.TransportSocket {
 		certs = []ir.SecretRef{*t.Certificate}
 	}
 	m := &tlsv3.UpstreamTlsContext{
-		CommonTlsContext: commonTLS(certs, t.Files, t.Server, t.ALPN, t.Params),
+		CommonTlsContext: commonTLS(certs, t.Server, t.ALPN, t.Params),
 		Sni:              t.SNI,
 	}
 	return &corev3.TransportSocket{
@@ -84,13 +80,10 @@ func (p *packer) plaintext() *corev3.TransportSocket {
 	}
 }
 
-func commonTLS(certs []ir.SecretRef, files *ir.KeyFiles, peer *ir.Validation, alpn []string, params ir.TLSParams) *tlsv3.CommonTlsContext {
+func commonTLS(certs []ir.SecretRef, peer *ir.Validation, alpn []string, params ir.TLSParams) *tlsv3.CommonTlsContext {
 	c := &tlsv3.CommonTlsContext{AlpnProtocols: alpn, TlsParams: tlsParams(params)}
 	for _, s := range certs {
 		c.TlsCertificateSdsSecretConfigs = append(c.TlsCertificateSdsSecretConfigs, secretConfig(s))
-	}
-	if files != nil {
-		c.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(files.Certificate), PrivateKey: file(files.Key)}}
 	}
 	setValidation(c, peer)
 	return c
@@ -108,19 +101,16 @@ func setValidation(c *tlsv3.CommonTlsContext, v *ir.Validation) {
 	if v.SkipVerify {
 		ctx.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	}
-	switch {
-	case v.CA != nil:
-		c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
-			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-				DefaultValidationContext:         ctx,
-				ValidationContextSdsSecretConfig: secretConfig(*v.CA),
-			},
-		}
+	if v.CA == nil {
+		c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: ctx}
 		return
-	case v.CAFile != "":
-		ctx.TrustedCa = file(v.CAFile)
 	}
-	c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: ctx}
+	c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         ctx,
+			ValidationContextSdsSecretConfig: secretConfig(*v.CA),
+		},
+	}
 }
 
 func sanMatchers(sans []ir.SAN) []*tlsv3.SubjectAltNameMatcher {
@@ -144,6 +134,11 @@ func secretConfig(s ir.SecretRef) *tlsv3.SdsSecretConfig {
 	if s.Source == ir.FromControlPlane {
 		return &tlsv3.SdsSecretConfig{Name: s.Name, SdsConfig: ads(secretTimeout)}
 	}
+	timeout := secretTimeout
+	if s.Name == ir.WorkloadCertificate || s.Name == ir.WorkloadRoot {
+		// Zero waits for ever: a mesh connection without identity is worth nothing.
+		timeout = 0
+	}
 	return &tlsv3.SdsSecretConfig{Name: s.Name, SdsConfig: &corev3.ConfigSource{
 		ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
 			ApiType:                   corev3.ApiConfigSource_GRPC,
@@ -153,9 +148,8 @@ func secretConfig(s ir.SecretRef) *tlsv3.SdsSecretConfig {
 				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: agentCluster},
 			}}},
 		}},
-		ResourceApiVersion: corev3.ApiVersion_V3,
-		// Zero waits for ever: a mesh connection without identity is worth nothing.
-		InitialFetchTimeout: durationpb.New(0),
+		ResourceApiVersion:  corev3.ApiVersion_V3,
+		InitialFetchTimeout: durationpb.New(timeout),
 	}}
 }
 

@@ -8,6 +8,7 @@ package generate
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,13 +25,16 @@ type Builder struct{}
 // New returns the Builder for a catalog.
 func New() Builder { return Builder{} }
 
-// Names lists the resources of a type that the view's proxy should have.
+// Names lists the resources of a type that the view's proxy should have, sorted,
+// each once.
 func (Builder) Names(v *snapshot.View, t resource.Type) ([]string, error) {
 	g, ok := generatorFor(v, t)
 	if !ok {
 		return nil, nil
 	}
-	return g.names(v), nil
+	names := g.names(v)
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // Build makes one resource, or nil if there is none of that name. For a cluster

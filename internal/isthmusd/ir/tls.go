@@ -26,9 +26,6 @@ type SecretRef struct {
 	Source SecretSource
 }
 
-// KeyFiles are certificate and key on the proxy's disk.
-type KeyFiles struct{ Certificate, Key string }
-
 // SAN is an expected subject alternative name.
 type SAN struct {
 	Kind  SANKind
@@ -45,12 +42,21 @@ const (
 	DNSSAN
 )
 
-// Validation of a peer's certificate. One of CA and CAFile is set, or neither:
-// then the certificate is not verified.
+// SystemRoots names the public authorities, as the agent finds them.
+const SystemRoots = "file-root:system"
+
+// FileCertificate is a key pair on the proxy's disk, followed by the agent.
+func FileCertificate(certificate, key string) SecretRef {
+	return SecretRef{Name: "file-cert:" + certificate + "~" + key}
+}
+
+// FileRoot is authorities on the proxy's disk, followed by the agent.
+func FileRoot(path string) SecretRef { return SecretRef{Name: "file-root:" + path} }
+
+// Validation of a peer's certificate. Without a CA it is not verified.
 type Validation struct {
-	CA     *SecretRef
-	CAFile string
-	SANs   []SAN
+	CA   *SecretRef
+	SANs []SAN
 	// SkipVerify accepts certificates of unknown issuers.
 	SkipVerify bool
 	// CertificateHashes and SPKI pins, as in Istio's ServerTLSSettings.
@@ -60,7 +66,6 @@ type Validation struct {
 // ServerTLS ends TLS on a listener.
 type ServerTLS struct {
 	Certificates []SecretRef
-	Files        *KeyFiles
 	Client       *Validation
 	// RequireClient refuses clients without a certificate.
 	RequireClient bool
@@ -78,7 +83,6 @@ type TLSParams struct {
 // ClientTLS begins TLS towards an endpoint.
 type ClientTLS struct {
 	Certificate *SecretRef
-	Files       *KeyFiles
 	Server      *Validation
 	SNI         string
 	// SNIFromHost sends the request's host as SNI and expects it in the certificate.

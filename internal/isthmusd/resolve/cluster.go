@@ -108,8 +108,13 @@ func outbound(s *scope, k subsetKey) *ir.Cluster {
 	return c
 }
 
-// reach sets how a cluster finds its endpoints.
+// reach sets how a cluster finds its endpoints. An ExternalName Service is not a
+// registration: where only registered hosts may be called, it leads nowhere.
 func (s *scope) reach(c *ir.Cluster, d destination) {
+	if d.svc.ExternalName != "" && s.registryOnly() {
+		c.Discovery = ir.Static
+		return
+	}
 	c.Discovery = s.discovery(d)
 	switch c.Discovery {
 	case ir.EDS:

@@ -50,25 +50,32 @@ func egressScope(v *snapshot.View, ns string) *scope {
 func egressTargets(v *snapshot.View) []egressTarget {
 	var out []egressTarget
 	for _, svc := range v.Services() {
-		if !registeredOutside(svc) {
+		out = append(out, targetsOf(v, svc)...)
+	}
+	return distinctKeys(out)
+}
+
+// targetsOf lists the targets of one service.
+func targetsOf(v *snapshot.View, svc *model.Service) []egressTarget {
+	if !registeredOutside(svc) {
+		return nil
+	}
+	var out []egressTarget
+	for _, ns := range policyNamespaces(v, svc) {
+		s := egressScope(v, ns)
+		if s.service(svc.Host) != svc {
 			continue
 		}
-		for _, ns := range policyNamespaces(v, svc) {
-			s := egressScope(v, ns)
-			if s.service(svc.Host) != svc {
-				continue
-			}
-			for _, p := range tcpPorts(svc) {
-				for _, sub := range append([]string{""}, s.subsets(svc)...) {
-					out = append(out, egressTarget{
-						svc: svc, port: p, subset: sub, policyNS: ns, s: s,
-						key: egressKey(s, svc, p.Number, sub),
-					})
-				}
+		for _, p := range tcpPorts(svc) {
+			for _, sub := range append([]string{""}, s.subsets(svc)...) {
+				out = append(out, egressTarget{
+					svc: svc, port: p, subset: sub, policyNS: ns, s: s,
+					key: egressKey(s, svc, p.Number, sub),
+				})
 			}
 		}
 	}
-	return distinctKeys(out)
+	return out
 }
 
 // distinctKeys drops targets that a namespace shares with the entry's own.
@@ -108,11 +115,18 @@ func policyNamespace(s *scope, svc *model.Service) string {
 	return svc.Namespace
 }
 
-// findTarget finds the target with a key.
+// findTarget finds the target with a key. A key in clear names its host; a hash
+// is looked for among all.
 func findTarget(v *snapshot.View, key string) (egressTarget, bool) {
-	for _, t := range egressTargets(v) {
-		if t.key == key {
-			return t, true
+	services := v.ServicesByHost(hostOfKey(key))
+	if strings.HasSuffix(key, hashedSuffix) {
+		services = v.Services()
+	}
+	for _, svc := range services {
+		for _, t := range targetsOf(v, svc) {
+			if t.key == key {
+				return t, true
+			}
 		}
 	}
 	return egressTarget{}, false

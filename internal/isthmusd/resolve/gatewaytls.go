@@ -67,7 +67,7 @@ func serverCertificates(s *scope, t *networking.ServerTLSSettings, out *ir.Serve
 	if t.GetServerCertificate() == "" || t.GetPrivateKey() == "" {
 		return false
 	}
-	out.Files = &ir.KeyFiles{Certificate: t.GetServerCertificate(), Key: t.GetPrivateKey()}
+	out.Certificates = []ir.SecretRef{ir.FileCertificate(t.GetServerCertificate(), t.GetPrivateKey())}
 	return true
 }
 
@@ -80,8 +80,9 @@ func authorities(s *scope, t *networking.ServerTLSSettings, out *ir.Validation) 
 		}
 	}
 	if name == "" {
-		out.CAFile = t.GetCaCertificates()
-		return out.CAFile != ""
+		file := ir.FileRoot(t.GetCaCertificates())
+		out.CA = &file
+		return t.GetCaCertificates() != ""
 	}
 	ref := credentialRef(name) + caSuffix
 	if s.secret(ref) == nil {

@@ -218,7 +218,11 @@ func inboundRoutes(t inboundTarget) *ir.RouteConfig {
 		VirtualHosts: []ir.VirtualHost{{
 			Name:    "inbound|http|" + portString(port),
 			Domains: []string{"*"},
-			Routes:  []ir.Route{{Name: "default", Forward: &ir.Forward{Clusters: one(t.cluster)}}},
+			Routes: []ir.Route{{Name: "default", Forward: &ir.Forward{
+				Clusters: one(t.cluster),
+				// An application that closes an idle connection just now has not seen the request.
+				Retry: &ir.Retry{On: "reset-before-request", Attempts: 1, IgnorePrevious: true},
+			}}},
 		}},
 	}
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 )
 
-// systemRoots is where the proxy's image keeps the public authorities.
-const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
-
 // secure decides on TLS towards a destination's endpoints: what the
 // DestinationRule says, else mesh TLS to endpoints that can end it.
 func (s *scope) secure(c *ir.Cluster, d destination) {
@@ -86,7 +83,7 @@ func (s *scope) originate(c *ir.Cluster, d destination) *ir.ClientTLS {
 	}
 	s.credentials(out, d)
 	if out.Server.SkipVerify {
-		out.Server.CA, out.Server.CAFile = nil, ""
+		out.Server.CA = nil
 		return out
 	}
 	out.Server.SANs = sans(names)
@@ -105,12 +102,14 @@ func (s *scope) credentials(out *ir.ClientTLS, d destination) {
 		}
 		return
 	}
-	out.Server.CAFile = t.GetCaCertificates()
-	if out.Server.CAFile == "" {
-		out.Server.CAFile = systemRoots
+	ca := ir.SecretRef{Name: ir.SystemRoots}
+	if file := t.GetCaCertificates(); file != "" {
+		ca = ir.FileRoot(file)
 	}
+	out.Server.CA = &ca
 	if mutual && t.GetClientCertificate() != "" {
-		out.Files = &ir.KeyFiles{Certificate: t.GetClientCertificate(), Key: t.GetPrivateKey()}
+		own := ir.FileCertificate(t.GetClientCertificate(), t.GetPrivateKey())
+		out.Certificate = &own
 	}
 }
 

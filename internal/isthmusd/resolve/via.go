@@ -18,6 +18,9 @@ import (
 // maxKey is the longest key in clear: Envoy refuses cluster names over 255 bytes.
 const maxKey = 200
 
+// hashedSuffix ends keys that are hashes.
+const hashedSuffix = ".egress.isthmus"
+
 // via tells whether a destination is reached through the egress gateway. It is
 // the only place that knows: listeners and routes are the same in every
 // topology, so moving between topologies cuts no connection.
@@ -73,7 +76,13 @@ func egressKey(s *scope, svc *model.Service, port uint32, subset string) string 
 		return plain
 	}
 	sum := sha256.Sum256([]byte(svc.Namespace + "/" + svc.Host + "@" + policyNS))
-	return fmt.Sprintf("outbound_.%d_.%s_.%s.egress.isthmus", port, subset, hex.EncodeToString(sum[:6]))
+	return fmt.Sprintf("outbound_.%d_.%s_.%s"+hashedSuffix, port, subset, hex.EncodeToString(sum[:6]))
+}
+
+// hostOfKey is the last part of a key.
+func hostOfKey(key string) string {
+	parts := strings.SplitN(key, "_.", 4)
+	return parts[len(parts)-1]
 }
 
 // unique tells whether the entry is the only one for its host and port.
