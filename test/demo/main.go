@@ -43,7 +43,7 @@ func run(ctx context.Context, cluster string, keep bool) (err error) {
 	}
 	env, down, err := journey.Start(ctx, journey.Options{Cluster: cluster, Root: root, Progress: step})
 	defer func() {
-		if keep && err == nil {
+		if keep {
 			farewell(cluster)
 			return
 		}
@@ -83,7 +83,7 @@ func table(topology string, rows []journey.Row) int {
 	}
 	flow := width(func(r journey.Row) string { return r.Name })
 	want := width(func(r journey.Row) string { return r.Expect })
-	seen := min(width(func(r journey.Row) string { return r.Seen }), 44)
+	seen := min(width(func(r journey.Row) string { return r.Seen }), 40)
 	fmt.Printf("\n  %s\n     %-*s  %-*s  %-*s  %s\n", topology, flow, "flow", want, "expected", seen, "observed", "known by")
 	differ := 0
 	for _, r := range rows {

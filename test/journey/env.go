@@ -88,7 +88,7 @@ func (r Reply) Text() string {
 
 func (r Reply) String() string {
 	if r.Error != "" {
-		return r.Error
+		return strings.TrimSpace(r.Error[strings.LastIndex(r.Error, ": ")+1:])
 	}
 	if r.Status != 0 {
 		return fmt.Sprintf("HTTP %d", r.Status)

@@ -117,7 +117,9 @@ func (e *Env) awaitTopology(ctx context.Context, topology string) error {
 		ready, reason, message := kube.Condition(o, "Ready")
 		if gws, _, _ := unstructured.NestedSlice(o.Object, "status", "gateways"); len(gws) > 0 {
 			if m, ok := gws[0].(map[string]any); ok {
-				e.Ingress, _ = m["address"].(string)
+				if all, _, _ := unstructured.NestedStringSlice(m, "addresses"); len(all) > 0 {
+					e.Ingress = all[0]
+				}
 			}
 		}
 		done := active == topology && seen == o.GetGeneration() && ready == "True" && e.Ingress != ""
