@@ -18,6 +18,8 @@ import (
 type dns struct {
 	mu    sync.Mutex
 	names map[string][]netip.Addr
+	// aliases are names of other names.
+	aliases map[string]string
 }
 
 // listen serves on port 53 of the space until the returned function is called.
@@ -61,10 +63,20 @@ func (d *dns) set(name string, ips ...netip.Addr) {
 	d.names[strings.ToLower(name)] = ips
 }
 
+// alias makes a name stand for another.
+func (d *dns) alias(name, target string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.aliases[strings.ToLower(name)] = strings.ToLower(target)
+}
+
 func (d *dns) find(name string) ([]netip.Addr, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if target, ok := d.aliases[name]; ok {
+		name = target
+	}
 	if ips, ok := d.names[name]; ok {
 		return ips, true
 	}

@@ -62,3 +62,52 @@ spec:
 	}
 	client.HTTP("https://unknown.example.com/api", "--connect", at+":443", "--insecure").WantRefused()
 }
+
+func TestGatewaysOfEveryTLSMode(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	gw := lab.IngressGateway()
+	lab.Pod("b")
+	client := lab.Host("client.example.net")
+	cert, key := lab.Certificate("mutual.example.com")
+	lab.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Secret
+metadata: {name: mutual, namespace: isthmus-system}
+data: {tls.crt: %[1]s, tls.key: %[2]s, ca.crt: %[3]s}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: ["mutual.example.com"]
+    tls: {httpsRedirect: true}
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ["mutual.example.com"]
+    tls: {mode: MUTUAL, credentialName: mutual}
+  - port: {number: 443, name: tls, protocol: TLS}
+    hosts: ["b.default"]
+    tls: {mode: PASSTHROUGH}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ["mutual.example.com", "b.default"]
+  gateways: [shop]
+  http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
+  tls:
+  - match: [{sniHosts: ["b.default"]}]
+    route: [{destination: {host: b, port: {number: 443}}}]
+`, base64.StdEncoding.EncodeToString(cert), base64.StdEncoding.EncodeToString(key), base64.StdEncoding.EncodeToString(lab.OutsideRoot())))
+	at := gw.IP.String()
+	client.HTTP("http://mutual.example.com/", "--connect", at+":80").Want(301)
+	r := client.HTTP("https://b.default/", "--connect", at+":443", "--cacert", lab.OutsideCA()).WantOK()
+	if r.Field("sni") != "b.default" {
+		t.Errorf("passed through as %q", r.Field("sni"))
+	}
+	client.HTTP("https://mutual.example.com/", "--connect", at+":443", "--cacert", lab.OutsideCA()).WantRefused()
+}

@@ -53,7 +53,7 @@ type Lab struct {
 // not been built.
 func New(t testing.TB, change ...func(*topology.Config)) *Lab {
 	t.Helper()
-	l := &Lab{t: t, bin: programs(t), dns: &dns{names: map[string][]netip.Addr{}}}
+	l := &Lab{t: t, bin: programs(t), dns: &dns{names: map[string][]netip.Addr{}, aliases: map[string]string{}}}
 	l.config = defaults()
 	for _, c := range change {
 		c(&l.config)

@@ -141,7 +141,12 @@ func (o *objects) putService(s *corev1.Service) error {
 			s.Spec.Ports[i].TargetPort = intstr.FromInt32(s.Spec.Ports[i].Port)
 		}
 	}
-	s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	if s.Spec.ClusterIP != "" {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	}
+	if s.Spec.ExternalName != "" {
+		o.dns.alias(s.Name+"."+s.Namespace+".svc."+clusterDomain, s.Spec.ExternalName)
+	}
 	o.services[s.Namespace+"/"+s.Name] = s
 	if err := o.put("service-"+s.Namespace+"-"+s.Name, s); err != nil {
 		return err

@@ -79,6 +79,14 @@ func (a *authority) issue(names ...string) (cert, key string, err error) {
 // OutsideCA is the file of the root that signs hosts outside.
 func (l *Lab) OutsideCA() string { return l.outside.file }
 
+// OutsideRoot is the certificate in OutsideCA.
+func (l *Lab) OutsideRoot() []byte {
+	l.t.Helper()
+	b, err := os.ReadFile(l.outside.file)
+	l.must(err)
+	return b
+}
+
 // Certificate makes a certificate of the outside CA for these names, in PEM.
 func (l *Lab) Certificate(names ...string) (cert, key []byte) {
 	l.t.Helper()

@@ -239,6 +239,18 @@ func (p *Pod) startAgent() error {
 	return err
 }
 
+// Mount copies a file into every proxy's file system, there at this path.
+func (l *Lab) Mount(path, file string) {
+	l.t.Helper()
+	b, err := os.ReadFile(file)
+	l.must(err)
+	for _, p := range l.pods {
+		to := filepath.Join(p.root, path)
+		l.must(os.MkdirAll(filepath.Dir(to), 0o755))
+		l.must(os.WriteFile(to, b, 0o644))
+	}
+}
+
 // ready waits until the proxy has its configuration and the application listens.
 func (p *Pod) ready() error {
 	for _, proc := range []*process{p.app, p.agent} {

@@ -92,21 +92,25 @@ func (p *Pod) WantLog(texts ...string) {
 // WantLogs waits until the proxy's log has n such lines.
 func (p *Pod) WantLogs(n int, texts ...string) {
 	p.lab.t.Helper()
-	err := await(5*time.Second, func() error {
-		found := 0
-		for line := range strings.Lines(p.Log()) {
-			if containsAll(line, texts) {
-				found++
-			}
-		}
-		if found < n {
-			return fmt.Errorf("%d lines with %q, want %d", found, texts, n)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := await(5*time.Second, func() error { return p.hasLogs(n, texts) }); err != nil {
 		p.lab.t.Fatalf("log of %s: %v", p.Name, err)
 	}
+}
+
+// HasLog is an error as long as the proxy's log has no line with all these texts.
+func (p *Pod) HasLog(texts ...string) error { return p.hasLogs(1, texts) }
+
+func (p *Pod) hasLogs(n int, texts []string) error {
+	found := 0
+	for line := range strings.Lines(p.Log()) {
+		if containsAll(line, texts) {
+			found++
+		}
+	}
+	if found < n {
+		return fmt.Errorf("%d lines with %q, want %d", found, texts, n)
+	}
+	return nil
 }
 
 // WantConnections waits until peers have n connections to the proxy's listeners.

@@ -1,0 +1,180 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+func TestServicesOfEveryKind(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithStrict, netlab.WithRegistryOnly)
+	a, b := lab.Pod("a"), lab.Pod("b")
+	lab.Host("db.example.net")
+	lab.Apply(`
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec:
+  clusterIP: None
+  selector: {app: b}
+  ports: [{name: http, port: 80}, {name: tcp, port: 9000}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other-port}
+spec:
+  selector: {app: b}
+  ports: [{name: http, port: 81, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: declared}
+spec:
+  selector: {app: b}
+  ports: [{name: whatever, appProtocol: http, port: 82, targetPort: 7000}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias}
+spec:
+  type: ExternalName
+  externalName: db.example.net
+  ports: [{name: http, port: 80}]
+`)
+	for name, call := range map[string]*netlab.Call{
+		"headless, HTTP":          a.HTTP("http://headless/headless"),
+		"headless, TCP":           a.TCP("headless:9000"),
+		"another target port":     a.HTTP("http://other-port:81/other-port"),
+		"protocol by appProtocol": a.HTTP("http://declared:82/declared"),
+	} {
+		call.Named(name).WantOK()
+	}
+	for _, path := range []string{"/headless", "/other-port", "/declared"} {
+		b.WantLog(path, spiffeA)
+	}
+	if r := a.HTTP("http://alias/").WantOK(); r.Field("name") != "db.example.net" {
+		t.Errorf("ExternalName: %v", r.Body)
+	}
+}
+
+func TestTLSIsOriginatedForAHost(t *testing.T) {
+	t.Parallel()
+	for name, with := range topologies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.New(t, with, netlab.WithRegistryOnly)
+			a := lab.Pod("a")
+			caller := a
+			if name == "EgressGateway" {
+				caller = lab.EgressGateway()
+			}
+			lab.Host("api.example.com")
+			lab.Mount("etc/outside/ca.pem", lab.OutsideCA())
+			lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example.com]
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports:
+  - {number: 80, name: http, protocol: HTTP, targetPort: 443}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api}
+spec:
+  host: api.example.com
+  trafficPolicy:
+    tls: {mode: SIMPLE, caCertificates: /etc/outside/ca.pem}
+`)
+			r := a.HTTP("http://api.example.com/x").Until(from(caller))
+			if r.Field("sni") != "api.example.com" {
+				t.Errorf("the host was greeted as %q, want TLS with its name", r.Field("sni"))
+			}
+		})
+	}
+}
+
+func TestConsistentHashStaysWithOnePod(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	a := lab.Pod("a")
+	versions(lab)
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: b}
+spec:
+  host: b
+  trafficPolicy:
+    loadBalancer: {consistentHash: {httpHeaderName: x-user}}
+`)
+	a.HTTP("http://b/").Until(func(netlab.Result) error {
+		if n := a.HTTP("http://b/", "--header", "x-user: one").Names(20); len(n) != 1 {
+			return errorf("one user was answered by %v", n)
+		}
+		return nil
+	})
+	seen := map[string]bool{}
+	for i := range 20 {
+		for who := range a.HTTP("http://b/", "--header", fmt.Sprintf("x-user: %d", i)).Names(1) {
+			seen[who] = true
+		}
+	}
+	if len(seen) != 2 {
+		t.Errorf("20 users were answered by %v, want both pods", seen)
+	}
+}
+
+func TestSidecarNarrowsWhatAPodMayCall(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	a := lab.Pod("a")
+	lab.Pod("b")
+	lab.Pod("c")
+	lab.Host("other.example.net")
+	a.HTTP("http://c/").WantOK()
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: a}
+spec:
+  workloadSelector: {labels: {app: a}}
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+  egress: [{hosts: ["./b.default.svc.cluster.local"]}]
+`)
+	a.HTTP("http://c/").WantRefused()
+	a.HTTP("http://other.example.net/").WantRefused()
+	a.HTTP("http://b/").WantOK()
+}
+
+func TestMirroredRequests(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	a := lab.Pod("a")
+	lab.Pod("b")
+	shadow := lab.Pod("shadow")
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b}
+spec:
+  hosts: [b]
+  http:
+  - route: [{destination: {host: b}}]
+    mirror: {host: shadow, port: {number: 80}}
+`)
+	a.HTTP("http://b/mirrored").Until(func(r netlab.Result) error {
+		if r.Field("name") != "b" {
+			return errorf("answered by %q", r.Field("name"))
+		}
+		return shadow.HasLog("/mirrored", spiffeA)
+	})
+}

@@ -1,0 +1,73 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+// TestNoRequestIsLostBetweenTopologies goes through all six transitions while an
+// application calls a registered host in three ways. Traffic is on the new path
+// before the next transition begins.
+func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithEgressGateway, setTopology(topology.IngressOnly))
+	a, gw := lab.Pod("a"), lab.EgressGateway()
+	lab.Host("api.example.com")
+	lab.Apply(entries)
+	plain := a.HTTP("http://api.example.com/", "--interval", "10ms")
+	sealed := a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA(), "--interval", "10ms")
+	plain.Until(from(a))
+	sealed.Until(from(a))
+
+	stop := make(chan struct{})
+	loads := []chan []netlab.Result{load(plain, stop), load(sealed, stop)}
+	for _, to := range []topology.Kind{
+		topology.SidecarEgress, topology.EgressGateway, topology.IngressOnly,
+		topology.EgressGateway, topology.SidecarEgress, topology.IngressOnly,
+	} {
+		lab.Configure(setTopology(to))
+		caller := a
+		if to == topology.EgressGateway {
+			caller = gw
+		}
+		a.HTTP("http://api.example.com/").Until(from(caller))
+		a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(caller))
+	}
+	close(stop)
+	for _, l := range loads {
+		wantAllOK(t, <-l)
+	}
+}
+
+func setTopology(k topology.Kind) func(*topology.Config) {
+	return func(c *topology.Config) {
+		c.Topology = k
+		c.Outbound = topology.RegistryOnly
+		if k == topology.IngressOnly {
+			c.Outbound = topology.AllowAny
+		}
+	}
+}
+
+// load makes the call over and over until stop is closed.
+func load(c *netlab.Call, stop <-chan struct{}) chan []netlab.Result {
+	out := make(chan []netlab.Result, 1)
+	go func() {
+		var all []netlab.Result
+		defer func() { out <- all }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				all = append(all, c.Times(20)...)
+			}
+		}
+	}()
+	return out
+}
