@@ -28,13 +28,14 @@ import (
 	mesh "github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
-// gather reads all facts about the named topology; nil if there is no such.
+// gather reads all facts about the named topology; nil if there is no such. The
+// topology itself is read past the cache: status is computed from the one before,
+// and an old one would repeat Events and move times.
 func (r *Reconciler) gather(ctx context.Context, name string) (*Facts, error) {
 	f := &Facts{Settings: r.Settings, Mesh: &v1alpha1.MeshTopology{}, Now: r.Clock()}
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, f.Mesh); err != nil {
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: name}, f.Mesh); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	f.Mesh = f.Mesh.DeepCopy()
 	for _, part := range []func(context.Context, *Facts) error{
 		r.gatherOthers, r.gatherPublished, r.gatherMembers, r.gatherParts, r.gatherTrust,
 		r.gatherInjector, r.gatherCluster, r.gatherAPIs, r.gatherDistribution,

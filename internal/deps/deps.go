@@ -6,7 +6,5 @@ package deps
 
 import (
 	_ "github.com/coder/websocket"
-	_ "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	_ "golang.org/x/net/http2"
-	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
 )
