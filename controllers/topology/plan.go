@@ -242,7 +242,7 @@ func (f *Facts) own(component string, objects ...*unstructured.Unstructured) []*
 		labels[v1alpha1.LabelTopology] = f.Mesh.Name
 		labels[v1alpha1.LabelComponent] = component
 		o.SetLabels(labels)
-		unstructured.SetNestedSlice(o.Object, []any{owner}, "metadata", "ownerReferences")
+		o.Object["metadata"].(map[string]any)["ownerReferences"] = []any{owner}
 	}
 	return objects
 }

@@ -121,7 +121,7 @@ func notYet(err error, namespace string) error {
 func (r *Reconciler) describe(s *corev1.Secret, m *v1alpha1.MeshTopology) (*unstructured.Unstructured, error) {
 	bundle, err := pki.Load(s.Data, r.Clock())
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s/%s is no usable CA: %w", s.Namespace, s.Name, err)
+		return nil, fmt.Errorf("the Secret %s/%s is no usable CA: %w", s.Namespace, s.Name, err)
 	}
 	u := RootConfigMap(m, m.Spec.Namespace, string(bundle.RootPEM()))
 	u.SetLabels(map[string]string{v1alpha1.LabelTopology: m.Name, v1alpha1.LabelComponent: v1alpha1.ComponentTrust})

@@ -174,7 +174,7 @@ func freePorts(t *testing.T, n int) []uint16 {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
-		defer l.Close()
+		defer func() { must(t, l.Close()) }()
 		out = append(out, uint16(l.Addr().(*net.TCPAddr).Port))
 	}
 	return out

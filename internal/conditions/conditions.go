@@ -21,7 +21,7 @@ type Condition struct {
 	Message string
 }
 
-// True, False and Unknown make Conditions.
+// True makes a Condition that holds.
 func True(kind, reason, message string) Condition {
 	return Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message}
 }

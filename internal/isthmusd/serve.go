@@ -73,7 +73,7 @@ func (d *Daemon) serveHTTP(part, addr string, h http.Handler) error {
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second}
 	d.parts = append(d.parts, lifecycle.Part{Name: part, Run: func(ctx context.Context) error {
-		stop := context.AfterFunc(ctx, func() { srv.Close() })
+		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 		defer stop()
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", part, err)

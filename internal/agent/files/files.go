@@ -25,7 +25,7 @@ func Watch(ctx context.Context, paths []string, changed func(contents [][]byte))
 	if err != nil {
 		return fmt.Errorf("watch files: %w", err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	for _, p := range paths {
 		if err := w.Add(filepath.Dir(p)); err != nil {
 			return fmt.Errorf("watch directory of %s: %w", p, err)

@@ -125,11 +125,11 @@ func ask(ns netns.NsHandle, uid, gid uintptr, from, to string) (string, error) {
 		return "", err
 	}
 	// The thread's file system ids are what the kernel records as a socket's owner.
-	unix.RawSyscall(unix.SYS_SETFSGID, gid, 0, 0)
-	unix.RawSyscall(unix.SYS_SETFSUID, uid, 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, gid, 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uid, 0, 0)
 	defer func() {
-		unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
-		unix.RawSyscall(unix.SYS_SETFSGID, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, 0, 0, 0)
 	}()
 	d := net.Dialer{Timeout: 2 * time.Second}
 	if from != "" {

@@ -28,7 +28,7 @@ const pollEvery = 200 * time.Millisecond
 // connections are the gauges of listeners that carry the mesh's traffic.
 const connections = "^listener\\..*\\.downstream_cx_active$"
 
-var own = regexp.MustCompile("^listener\\.(admin|stats|health)\\.")
+var own = regexp.MustCompile(`^listener\.(admin|stats|health)\.`)
 
 // Connector is what Run needs of an Admin.
 type Connector interface {

@@ -84,7 +84,7 @@ func (s *Server) FetchSecrets(context.Context, *discoveryv3.DiscoveryRequest) (*
 // StreamSecrets implements the full protocol.
 func (s *Server) StreamSecrets(st secretv3.SecretDiscoveryService_StreamSecretsServer) error {
 	f := &full{sent: map[string]string{}}
-	return run(s, st.Context(), st.Recv, func(r *discoveryv3.DiscoveryRequest) error {
+	return run(st.Context(), s, st.Recv, func(r *discoveryv3.DiscoveryRequest) error {
 		if e := r.GetErrorDetail(); e != nil {
 			s.log.Info("Envoy refused secrets", "names", r.GetResourceNames(), "error", e.GetMessage())
 		}
@@ -104,7 +104,7 @@ func (s *Server) StreamSecrets(st secretv3.SecretDiscoveryService_StreamSecretsS
 // DeltaSecrets implements the delta protocol.
 func (s *Server) DeltaSecrets(st secretv3.SecretDiscoveryService_DeltaSecretsServer) error {
 	d := &delta{sent: map[string]string{}}
-	return run(s, st.Context(), st.Recv, func(r *discoveryv3.DeltaDiscoveryRequest) error {
+	return run(st.Context(), s, st.Recv, func(r *discoveryv3.DeltaDiscoveryRequest) error {
 		if e := r.GetErrorDetail(); e != nil {
 			s.log.Info("Envoy refused secrets", "error", e.GetMessage())
 		}
@@ -121,7 +121,7 @@ func (s *Server) DeltaSecrets(st secretv3.SecretDiscoveryService_DeltaSecretsSer
 
 // run owns a stream: it hands over requests and wakes up for changes, one at a
 // time, and lets push send what is due after each.
-func run[R any](s *Server, ctx context.Context, recv func() (R, error), handle func(R) error, push func() error) error {
+func run[R any](ctx context.Context, s *Server, recv func() (R, error), handle func(R) error, push func() error) error {
 	wake, stop := s.store.watch()
 	defer stop()
 	requests, failed := make(chan R), make(chan error, 1)

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -116,7 +117,7 @@ func rename(w io.Writer, r io.Reader) error {
 		if _, werr := out.Write(line); werr != nil {
 			return werr
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue // a line longer than the buffer; its end has no name to change
 		}
 		if err == io.EOF {

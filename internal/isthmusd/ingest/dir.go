@@ -38,7 +38,7 @@ func (d *Dir) Run(ctx context.Context, q *Queue, synced func()) error {
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", d.Path, err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	t := newTree(d.Path, d.Converter, q)
 	if err := t.scan(w.Add); err != nil {
 		return fmt.Errorf("read %s: %w", d.Path, err)

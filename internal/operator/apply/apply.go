@@ -299,7 +299,7 @@ func hashOf(v any) ([sha256.Size]byte, error) {
 func ownedHash(o metav1.Object) [sha256.Size]byte {
 	for _, m := range o.GetManagedFields() {
 		if m.Manager == Manager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == "" && m.FieldsV1 != nil {
-			return sha256.Sum256(m.FieldsV1.Raw)
+			return sha256.Sum256(m.FieldsV1.GetRawBytes())
 		}
 	}
 	return [sha256.Size]byte{}

@@ -47,8 +47,8 @@ func (a *Applier) replicas(ctx context.Context, before metav1.Object, desired, a
 // ownsReplicas tells whether anybody ever wrote spec.replicas; a default has no owner.
 func ownsReplicas(o metav1.Object) bool {
 	for _, m := range o.GetManagedFields() {
-		if m.FieldsV1 != nil && bytes.Contains(m.FieldsV1.Raw, []byte(`"f:replicas"`)) &&
-			(m.Subresource == "scale" || bytes.Contains(m.FieldsV1.Raw, []byte(`"f:spec"`))) {
+		if m.FieldsV1 != nil && bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:replicas"`)) &&
+			(m.Subresource == "scale" || bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:spec"`))) {
 			return true
 		}
 	}
