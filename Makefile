@@ -42,7 +42,7 @@ lint: bin/golangci-lint generate-crds ## golangci-lint over every package
 	cd $(TESTCLUSTER) && go vet ./cmd/... ./internal/...
 
 .PHONY: test
-test: system build tools ## unit, envtest, netlab, and one journey per topology in a real cluster
+test: system build tools images ## unit, envtest, netlab, and one journey per topology in a real cluster
 	go run ./test/suite
 
 .PHONY: unit
