@@ -99,9 +99,13 @@ type httpRoute struct {
 	route *networking.HTTPRoute
 }
 
-// applies checks the conditions that hold for the whole proxy.
+// applies checks the conditions that hold for the whole proxy, and that Envoy can
+// check the others.
 func (r *routing) applies(vs *model.VirtualService, m *networking.HTTPMatchRequest) bool {
 	if m.GetPort() != 0 && m.GetPort() != r.port {
+		return false
+	}
+	if !regexesCompile(m) {
 		return false
 	}
 	return r.sourceApplies(vs, m.GetGateways(), m.GetSourceLabels(), m.GetSourceNamespace())
