@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 	"github.com/isthmus-mesh/isthmus/test/netlab"
 )
 
@@ -57,6 +58,8 @@ spec:
 	for _, path := range []string{"/headless", "/other-port", "/declared"} {
 		b.WantLog(path, spiffeA)
 	}
+	a.HTTP("http://alias/").WantRefused() // nobody registered where it leads
+	lab.Configure(func(c *topology.Config) { c.Outbound = topology.AllowAny })
 	if r := a.HTTP("http://alias/").WantOK(); r.Field("name") != "db.example.net" {
 		t.Errorf("ExternalName: %v", r.Body)
 	}

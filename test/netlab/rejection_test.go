@@ -1,0 +1,77 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+// broken is accepted by the API and refused by Envoy.
+const broken = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: broken}
+spec:
+  hosts: [c]
+  http:
+  - match: [{uri: {regex: "/(?!not-in-re2)"}}]
+    route: [{destination: {host: c}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: broken}
+spec:
+  host: c
+  trafficPolicy: {tls: {mode: SIMPLE, sni: "` + longName + `"}}
+`
+
+const longName = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" +
+	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example.com"
+
+func TestBrokenConfigurationHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	a := lab.Pod("a")
+	lab.Pod("b")
+	lab.Pod("c")
+	a.HTTP("http://c/").WantOK()
+	lab.Apply(broken)
+	late := lab.Pod("late")
+	late.HTTP("http://b/").WantOK()
+	a.HTTP("http://late/").WantOK()
+	a.HTTP("http://b/").WantOK()
+}
+
+// TestARefusedListenerHurtsNobodyElse has a cipher that Envoy does not know.
+func TestARefusedListenerHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	lab.Pod("b")
+	client := lab.Host("client.example.net")
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: ["*"]
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ["*"]
+    tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k, cipherSuites: [NO-SUCH-CIPHER]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ["*"]
+  gateways: [shop]
+  http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
+`)
+	gw := lab.IngressGateway()
+	client.HTTP("http://" + gw.IP.String() + "/").WantOK()
+}
