@@ -265,3 +265,10 @@ func TestSecretsOfTwoForms(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseMesh(f *testing.F) {
+	f.Add("{outboundTrafficPolicy: {mode: ALLOW_ANY}, defaultConfig: {proxyMetadata: {A: b}}}")
+	f.Fuzz(func(_ *testing.T, s string) {
+		_, _ = ParseMesh(s, Defaults(topology.Config{}))
+	})
+}
