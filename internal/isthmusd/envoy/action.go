@@ -37,6 +37,11 @@ func (p *packer) retry(r *ir.Retry) *routev3.RetryPolicy {
 	if r.BackOff > 0 {
 		m.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.BackOff)}
 	}
+	for _, f := range r.Failures {
+		m.RetriableHeaders = append(m.RetriableHeaders, headerMatcher(ir.NamedMatch{
+			Name: ir.FailureHeader, Match: ir.StringMatch{Kind: ir.MatchExact, Value: f},
+		}))
+	}
 	if !r.IgnorePrevious {
 		m.HostSelectionRetryMaxAttempts = hostAttempts
 		m.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{

@@ -6,6 +6,7 @@ package envoy
 import (
 	"strings"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -83,6 +84,22 @@ func setEdge(m *hcmv3.HttpConnectionManager, h *ir.HTTP) {
 		}
 	case ir.FromSidecar:
 		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE
+		m.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+			failure(ir.FailedToConnect, "UF"), failure(ir.FailedByReset, "UC", "UR"),
+		}}
+	}
+}
+
+// failure marks answers of our own with what happened to the upstream.
+func failure(value string, flags ...string) *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+			ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},
+		}},
+		HeadersToAdd: []*corev3.HeaderValueOption{{
+			Header:       &corev3.HeaderValue{Key: ir.FailureHeader, Value: value},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}},
 	}
 }
 

@@ -122,9 +122,22 @@ type Retry struct {
 	PerTry      time.Duration
 	BackOff     time.Duration
 	StatusCodes []uint32
+	// Failures are values of FailureHeader in answers that are tried again.
+	Failures []string
 	// IgnorePrevious allows the host that has failed to be tried again.
 	IgnorePrevious bool
 }
+
+// FailureHeader is set by the egress gateway on the answers that it gives in the
+// place of a host it could not reach, so that a sidecar's retry conditions mean the
+// host and not the gateway. Its value is one of the two below.
+const FailureHeader = "x-isthmus-failure"
+
+// Values of FailureHeader.
+const (
+	FailedToConnect = "connect"
+	FailedByReset   = "reset"
+)
 
 // Mirror copies requests.
 type Mirror struct {

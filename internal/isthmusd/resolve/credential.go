@@ -7,6 +7,10 @@ import "strings"
 
 const (
 	credentialScheme = "kubernetes://"
+	// egressScheme is for credentials of other namespaces than the gateway's own,
+	// which only the egress gateway gets, and only where a rule of that namespace
+	// names them.
+	egressScheme = "egress://"
 	// caSuffix asks for the authorities of a credential.
 	caSuffix = "-cacert"
 )
@@ -15,10 +19,10 @@ const (
 // the egress gateway it is the one in the rule's own namespace.
 func (s *scope) clientCredential(p trafficPolicy) string {
 	name := p.tls.GetCredentialName()
-	if !s.behalf || p.rule == nil || strings.ContainsAny(name, "/:") {
+	if !s.behalf || p.rule == nil {
 		return credentialRef(name)
 	}
-	return credentialScheme + p.rule.Namespace + "/" + name
+	return egressScheme + p.rule.Namespace + "/" + strings.TrimPrefix(name, credentialScheme)
 }
 
 // credentialRef is the name of a credential's secret on the wire.

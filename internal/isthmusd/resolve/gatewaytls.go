@@ -151,16 +151,9 @@ func GatewaySecret(v *snapshot.View, name string) *ir.Secret {
 // namespace, or in the one that the egress gateway stands in for. Material that
 // does not parse is as good as none, since Envoy would refuse it.
 func (s *scope) secret(ref string) *ir.Secret {
-	name, ok := strings.CutPrefix(ref, credentialScheme)
+	ns, name, ok := s.locate(ref)
 	if !ok {
 		return nil
-	}
-	ns := s.v.ProxyNamespace()
-	if in, rest, found := strings.Cut(name, "/"); found {
-		if in != ns && (!s.behalf || in != s.ns) {
-			return nil
-		}
-		ns, name = in, rest
 	}
 	if base, isCA := strings.CutSuffix(name, caSuffix); isCA {
 		return caSecret(s.v, ref, ns, base)
@@ -170,6 +163,21 @@ func (s *scope) secret(ref string) *ir.Secret {
 		return nil
 	}
 	return &ir.Secret{Name: ref, Certificate: found.Cert, Key: found.PrivateKey}
+}
+
+// locate says which Secret a name on the wire means, if the proxy may have it.
+func (s *scope) locate(ref string) (namespace, name string, ok bool) {
+	own := s.v.ProxyNamespace()
+	if rest, found := strings.CutPrefix(ref, egressScheme); found {
+		namespace, name, ok = strings.Cut(rest, "/")
+		return namespace, name, ok && s.behalf && (namespace == s.ns || namespace == s.root)
+	}
+	rest, found := strings.CutPrefix(ref, credentialScheme)
+	namespace, name, ok = strings.Cut(rest, "/")
+	if !ok {
+		return own, rest, found
+	}
+	return namespace, name, found && namespace == own
 }
 
 // caSecret takes the authorities of the credential itself, or of a Secret with

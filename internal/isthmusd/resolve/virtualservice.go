@@ -148,6 +148,9 @@ func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {
 		}
 		out.Operation = r.operation(h, m)
 		out.OfferALPN = r.offer(h)
+		if r.leads(h) {
+			leaves(&out)
+		}
 	}
 	return out
 }
@@ -252,7 +255,7 @@ func (r *routing) cluster(d *networking.Destination, ns string) string {
 // plain routes everything to the service itself.
 func (r *routing) plain(svc *model.Service) ir.Route {
 	p, _ := svc.PortNumber(r.port)
-	return ir.Route{
+	out := ir.Route{
 		Name:      "default",
 		Operation: svc.Host + ":" + portString(p.Number) + "/*",
 		Forward: &ir.Forward{
@@ -261,6 +264,10 @@ func (r *routing) plain(svc *model.Service) ir.Route {
 			Hash:     r.hashFor(subsetKey{port: r.port, host: svc.Host}),
 		},
 	}
+	if registeredOutside(svc) {
+		leaves(&out)
+	}
+	return out
 }
 
 // Default retries, as in Istio: only what the upstream has not begun to serve.
@@ -313,4 +320,36 @@ func retryOn(s string) (string, []uint32) {
 		on = append(on, "retriable-status-codes")
 	}
 	return strings.Join(on, ","), codes
+}
+
+// leads tells whether a route leads to a registered host outside.
+func (r *routing) leads(h httpRoute) bool {
+	return slices.ContainsFunc(h.route.GetRoute(), func(d *networking.HTTPRouteDestination) bool {
+		svc := r.s.service(r.destination(d.GetDestination(), h.vs.Namespace).host)
+		return svc != nil && registeredOutside(svc)
+	})
+}
+
+// leaves prepares a route for leaving through the egress gateway, in every
+// topology, for routes are the same in all: what the gateway says of the host is
+// for the retries here and for nobody else.
+func leaves(out *ir.Route) {
+	if out.Forward == nil {
+		return
+	}
+	out.Headers.Response.Remove = append(slices.Clone(out.Headers.Response.Remove), ir.FailureHeader)
+	retry := out.Forward.Retry
+	if retry == nil {
+		return
+	}
+	on := strings.Split(retry.On, ",")
+	if slices.Contains(on, "connect-failure") {
+		retry.Failures = append(retry.Failures, ir.FailedToConnect)
+	}
+	if slices.Contains(on, "reset") {
+		retry.Failures = append(retry.Failures, ir.FailedByReset)
+	}
+	if len(retry.Failures) > 0 && !slices.Contains(on, "retriable-headers") {
+		retry.On += ",retriable-headers"
+	}
 }

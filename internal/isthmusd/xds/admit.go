@@ -136,12 +136,17 @@ func (s *stream) become(pod *model.Workload) error {
 
 // maySeeSecret tells whether a secret may go to this proxy: a verified gateway,
 // and a secret of its own namespace. Names are kubernetes://name,
-// kubernetes://namespace/name or kubernetes-gateway://namespace/name.
+// kubernetes://namespace/name or kubernetes-gateway://namespace/name; what begins
+// with egress:// was chosen for this very gateway.
 func (s *stream) maySeeSecret(name string) bool {
 	if !s.caller.Verified() || s.proxy.Type != router {
 		return false
 	}
 	scheme, rest, ok := strings.Cut(name, "://")
+	if scheme == "egress" {
+		// Only the egress gateway's state has any, see resolve.EgressSecrets.
+		return ok
+	}
 	if !ok || (scheme != "kubernetes" && scheme != "kubernetes-gateway") {
 		return false
 	}
