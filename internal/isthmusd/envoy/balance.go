@@ -6,7 +6,6 @@ package envoy
 import (
 	"net/netip"
 
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	commondfp "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
@@ -115,20 +114,19 @@ func dnsCache(c ir.DNSCache) *commondfp.DnsCacheConfig {
 		DnsRefreshRate:  durationpb.New(dnsRefresh),
 		// A name that a client chooses must not lead to the proxy's own machine or
 		// to the cloud's metadata.
-		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: neverResolved()},
+		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: xdsRanges(neverResolved())},
 	}
 }
 
 // neverResolved are the ranges that no host outside can have: unspecified,
 // loopback, link-local and multicast addresses.
-func neverResolved() []*xdscorev3.CidrRange {
-	var out []*xdscorev3.CidrRange
+func neverResolved() []netip.Prefix {
+	var out []netip.Prefix
 	for _, r := range []string{
 		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",
 		"::/127", "fe80::/10", "ff00::/8", "fd00:ec2::254/128",
 	} {
-		p := netip.MustParsePrefix(r)
-		out = append(out, &xdscorev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: u32(uint32(p.Bits()))})
+		out = append(out, netip.MustParsePrefix(r))
 	}
 	return out
 }

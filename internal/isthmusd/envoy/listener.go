@@ -39,6 +39,7 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 	for i := range l.Chains {
 		m.FilterChains = append(m.FilterChains, p.chain(&l.Chains[i], l))
 	}
+	m.FilterChainMatcher = p.byAddress(l.ByAddress)
 	if l.Default != nil {
 		m.DefaultFilterChain = p.chain(l.Default, l)
 		m.DefaultFilterChain.FilterChainMatch = nil

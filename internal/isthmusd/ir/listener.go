@@ -54,12 +54,22 @@ type Listener struct {
 	Restore bool
 	Inspect Inspection
 	Chains  []Chain
+	// ByAddress chooses chains by destination instead of by their Match, which
+	// must be empty then. A change of it leaves the chains, and the connections in
+	// them, alone.
+	ByAddress []AddressChoice
 	// Default takes what no chain matches; nil closes such connections.
 	Default *Chain
 	// AccessLog of connections that no chain takes.
 	AccessLog *AccessLog
 	// Exposed marks a listener for clients outside the mesh.
 	Exposed bool
+}
+
+// AddressChoice names the chain for a set of destinations.
+type AddressChoice struct {
+	Ranges []netip.Prefix
+	Chain  string
 }
 
 // Inspection of a connection's first bytes.

@@ -151,6 +151,7 @@ func portListener(s *scope, port uint32) *ir.Listener {
 	if b.http {
 		l.Chains = append([]ir.Chain{httpChain(s, l.Name, portString(port))}, l.Chains...)
 	}
+	b.chooseByAddress()
 	if b.http || b.tls {
 		l.Inspect = ir.Inspection{TLS: true, HTTP: b.http, Timeout: detectionTimeout(s.v)}
 	}
@@ -164,6 +165,20 @@ type portBuilder struct {
 	used, http, tls bool
 	fallback        bool
 	claimed         map[string]bool // server names and ranges, each for the oldest service
+}
+
+// chooseByAddress takes addresses out of the chains where nothing else tells
+// them apart: endpoints of a headless service come and go, and a chain whose own
+// condition changes loses its connections.
+func (b *portBuilder) chooseByAddress() {
+	if b.http || b.tls {
+		return
+	}
+	for i := range b.l.Chains {
+		c := &b.l.Chains[i]
+		b.l.ByAddress = append(b.l.ByAddress, ir.AddressChoice{Ranges: c.Match.Ranges, Chain: c.Name})
+		c.Match = ir.Match{}
+	}
 }
 
 func (b *portBuilder) add(svc *model.Service, p model.Port) {
@@ -207,6 +222,7 @@ func (b *portBuilder) addTLS(svc *model.Service, p model.Port) {
 func (b *portBuilder) addTCP(svc *model.Service, p model.Port) {
 	ranges := tcpRanges(b.s.v, svc)
 	c := tcpChain(b.s, svc, p)
+	c.Name = outboundCluster(p.Number, "", svc.Host)
 	if len(ranges) == 0 {
 		if !svc.Headless && !b.fallback {
 			b.fallback = true
