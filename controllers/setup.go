@@ -10,9 +10,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,13 +28,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/controllers/member"
@@ -42,7 +42,9 @@ type Options struct {
 	Settings     topology.Settings
 	Distribution topology.Asker
 	Prober       webhook.Prober
-	Clock        func() time.Time
+	// Metrics is where the controllers' own metrics are shown.
+	Metrics prometheus.Registerer
+	Clock   func() time.Time
 }
 
 // Scheme knows every kind that the controllers read through the cache.
@@ -111,13 +113,21 @@ func slimPod(o any) (any, error) {
 
 // Setup registers all controllers with the manager.
 func Setup(mgr ctrl.Manager, o Options) error {
-	applier := apply.New(mgr.GetClient(), mgr.GetAPIReader())
+	writes, err := apply.NewMetrics(o.Metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	states, err := topology.NewMetrics(o.Metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	applier := apply.New(mgr.GetClient(), mgr.GetAPIReader(), writes)
 	recorder := mgr.GetEventRecorder("isthmus-operator")
 	access := Access{Client: mgr.GetClient()}
 	for name, c := range map[string]interface{ SetupWithManager(ctrl.Manager) error }{
 		"topology": &topology.Reconciler{
 			Settings: o.Settings, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Applier: applier,
-			Distribution: o.Distribution, Access: access, Events: recorder, Clock: o.Clock,
+			Distribution: o.Distribution, Access: access, Events: recorder, Metrics: states, Clock: o.Clock,
 		},
 		"trust": &trust.Reconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Applier: applier, Access: access, Events: recorder, Clock: o.Clock,

@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/isthmus-mesh/isthmus/controllers"
@@ -68,6 +69,7 @@ func run(ctx context.Context, o *options) error {
 		Settings:     o.settings,
 		Distribution: distribution.New(answering),
 		Prober:       webhook.TLS{Timeout: answering},
+		Metrics:      metrics.Registry,
 		Clock:        time.Now,
 	}); err != nil {
 		return err

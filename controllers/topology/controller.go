@@ -52,6 +52,7 @@ type Reconciler struct {
 	Distribution Asker
 	Access       Access
 	Events       events.EventRecorder
+	Metrics      Metrics
 	Clock        func() time.Time
 }
 
@@ -61,8 +62,12 @@ const poll = time.Second
 // Reconcile brings one topology closer to its spec.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	facts, err := r.gather(ctx, req.Name)
-	if err != nil || facts == nil {
+	if err != nil {
 		return ctrl.Result{}, err
+	}
+	if facts == nil {
+		r.Metrics.forget(req.Name)
+		return ctrl.Result{}, nil
 	}
 	if facts.Mesh.DeletionTimestamp != nil {
 		return reconcile.Result(r.delete(ctx, facts))
@@ -144,6 +149,7 @@ func (r *Reconciler) report(ctx context.Context, f *Facts, p *Plan, failure erro
 		failure = nil
 	}
 	status := Status(f, p, failure)
+	r.Metrics.set(&v1alpha1.MeshTopology{ObjectMeta: f.Mesh.ObjectMeta, Status: status})
 	if equality.Semantic.DeepEqual(status, f.Mesh.Status) {
 		return nil
 	}

@@ -281,11 +281,11 @@ func transitionMessage(f *Facts, p *Plan) string {
 		waits = "the egress gateway must serve"
 	case p.State.Phase == v1alpha1.PhaseRouting && !o.Acknowledged:
 		waits = "every proxy must follow the new routes"
-	case p.State.Phase == v1alpha1.PhaseEnforcing && !o.WallsUp:
+	case p.State.Phase == v1alpha1.PhaseEnforcing && p.State.Walls() && !o.WallsUp:
 		waits = "every member must have its NetworkPolicies"
 	case p.State.Phase == v1alpha1.PhaseRelaxing && !o.WallsDown:
 		waits = "the members' NetworkPolicies must be gone"
-	case p.State.Phase == v1alpha1.PhaseRetiring && !o.GatewayGone:
+	case p.State.Phase == v1alpha1.PhaseRetiring && !p.State.Gateway() && !o.GatewayGone:
 		waits = "the egress gateway must be gone"
 	}
 	return fmt.Sprintf("%s, from %s to %s: %s.", p.State.Phase, p.State.Active, p.State.Target, waits)

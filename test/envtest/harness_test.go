@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -158,7 +159,7 @@ func manager(config *rest.Config, w *world) (ctrl.Manager, error) {
 			Version: version.Current, Registry: "isthmus", ClusterDomain: "cluster.local",
 			Namespace: operatorNamespace, ServiceAccount: operatorAccount,
 		},
-		Distribution: w.proxies, Prober: answering{}, Clock: time.Now,
+		Distribution: w.proxies, Prober: answering{}, Metrics: prometheus.NewRegistry(), Clock: time.Now,
 	})
 }
 

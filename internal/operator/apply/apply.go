@@ -72,7 +72,8 @@ const (
 type Applier struct {
 	client client.Client
 	// live reads objects whose kinds are not cached.
-	live client.Reader
+	live    client.Reader
+	metrics Metrics
 
 	mu   sync.Mutex
 	last map[Ref]record
@@ -87,8 +88,8 @@ type record struct {
 
 // New makes an Applier. Kinds in the client's scheme are read through its cache,
 // all others by the reader.
-func New(c client.Client, live client.Reader) *Applier {
-	return &Applier{client: c, live: live, last: map[Ref]record{}}
+func New(c client.Client, live client.Reader, m Metrics) *Applier {
+	return &Applier{client: c, live: live, metrics: m, last: map[Ref]record{}}
 }
 
 // Apply applies the objects in order and stops at the first that fails, so that
@@ -101,7 +102,9 @@ func (a *Applier) Apply(ctx context.Context, objects ...*unstructured.Unstructur
 			return changes, fmt.Errorf("apply %s: %w", RefOf(o), err)
 		}
 		if action != "" {
-			changes = append(changes, Change{Ref: RefOf(o), Action: action})
+			c := Change{Ref: RefOf(o), Action: action}
+			a.metrics.count(c)
+			changes = append(changes, c)
 		}
 	}
 	return changes, nil
@@ -230,7 +233,9 @@ func (a *Applier) remove(ctx context.Context, ref Ref, live client.Object) ([]Ch
 	if err != nil {
 		return nil, fmt.Errorf("delete %s: %w", ref, err)
 	}
-	return []Change{{Ref: ref, Action: Deleted}}, nil
+	c := Change{Ref: ref, Action: Deleted}
+	a.metrics.count(c)
+	return []Change{c}, nil
 }
 
 // Prune removes the objects of these kinds that carry the labels and are not to be
