@@ -82,12 +82,11 @@ spec:
 `)
 	at := "http://" + gw.IP.String() + "/"
 	client.HTTP(at).WantOK()
-	slow := make(chan []netlab.Result, 1)
-	go func() { slow <- client.HTTP(at+"?delay=2s", "--timeout", "8s").Times(1) }()
+	slow := client.HTTP(at+"?delay=2s", "--timeout", "8s").Start()
 	gw.WantConnections(1)
 	start := time.Now()
 	gw.Stop()
-	if r := (<-slow)[0]; !r.OK {
+	if r := slow(); !r.OK {
 		t.Errorf("the request under way failed: %d %s", r.Status, r.Error)
 	}
 	if took := time.Since(start); took > 12*time.Second {

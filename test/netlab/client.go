@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -135,10 +136,48 @@ func (c *Call) Times(n int) []Result {
 	c.pod.lab.t.Helper()
 	c.pod.lab.Ready()
 	rs, err := c.try(n)
-	if err != nil { // not Fatal: load runs in goroutines of its own
-		c.pod.lab.t.Errorf("%s: %v: %v", c.pod.Name, c.args, err)
-	}
+	c.pod.lab.must(err)
 	return rs
+}
+
+// Start makes the request once; the returned function waits for its result.
+func (c *Call) Start() func() Result {
+	done := make(chan Result, 1)
+	go func() {
+		rs, err := c.try(1)
+		if err != nil {
+			rs = []Result{{Error: err.Error()}}
+		}
+		done <- rs[0]
+	}()
+	return func() Result { return <-done }
+}
+
+// Load makes the request over and over until the returned function is called,
+// which returns every result.
+func (c *Call) Load() func() []Result {
+	stop, done := make(chan struct{}), make(chan []Result, 1)
+	go func() {
+		var all []Result
+		defer func() { done <- all }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			rs, err := c.try(20)
+			if err != nil {
+				c.pod.lab.t.Errorf("%s: %v: %v", c.pod.Name, c.args, err)
+				return
+			}
+			all = append(all, rs...)
+		}
+	}()
+	return func() []Result {
+		close(stop)
+		return <-done
+	}
 }
 
 // Names counts the answers of n requests by who answered; a failed one counts
@@ -181,7 +220,7 @@ func (c *Call) try(n int) ([]Result, error) {
 // Ready waits until every pod is.
 func (l *Lab) Ready() {
 	l.t.Helper()
-	for _, p := range append(append([]*Pod{}, l.pods...), l.hosts...) {
+	for _, p := range slices.Concat(l.pods, l.hosts) {
 		if err := await(30*time.Second, p.ready); err != nil {
 			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
 		}
