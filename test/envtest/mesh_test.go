@@ -206,7 +206,10 @@ func (m *mesh) remove() {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("still there: %v, %v", err, meta.FindStatusCondition(mt.Status.Conditions, v1alpha1.ConditionReady))
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("still there: %v", meta.FindStatusCondition(mt.Status.Conditions, v1alpha1.ConditionReady))
 	})
 }
 

@@ -6,6 +6,7 @@ package netlab
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -110,7 +111,8 @@ func await(limit time.Duration, f func() error) error {
 		if err == nil {
 			return nil
 		}
-		if end, ok := err.(final); ok {
+		var end final
+		if errors.As(err, &end) {
 			return end.error
 		}
 		select {

@@ -46,8 +46,8 @@ spec:
 	lab.Apply(fmt.Sprintf(rule, 0, 100))
 	settled(t, a, func(n map[string]int) bool { return n["b-v2"] == 20 })
 	lab.Apply(fmt.Sprintf(rule, 75, 25))
-	got := settled(t, a, func(n map[string]int) bool { return n["b-v1"] > 0 })
-	got = a.HTTP("http://b/").Names(200)
+	settled(t, a, func(n map[string]int) bool { return n["b-v1"] > 0 })
+	got := a.HTTP("http://b/").Names(200)
 	if v1 := got["b-v1"]; v1 < 110 || v1 > 190 || got["b-v2"] != 200-v1 {
 		t.Errorf("of 200 requests: %v, want about 150 of b-v1 and the rest of b-v2", got)
 	}
