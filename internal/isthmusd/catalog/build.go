@@ -24,7 +24,7 @@ const translatorVersion = "isthmus-1"
 // build runs the Builder once. On failure the variant carries what last had,
 // together with what was read, so that it's tried again when that changes.
 func (c *Catalog) build(it item, p *model.Proxy, last *variant) (*variant, error) {
-	v := &variant{item: it, users: map[*class]struct{}{}}
+	v := &variant{item: it, users: map[*shelf]struct{}{}}
 	var rec snapshot.Record
 	err := c.run(v, c.snap.View(p, &rec))
 	var values []string

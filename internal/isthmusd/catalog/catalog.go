@@ -7,17 +7,18 @@
 //	item      a resource by type and name, or the list of a type's names
 //	variant   an item as built for proxies with certain attributes; it knows
 //	          what was read (to be rebuilt) and which attributes (to be shared)
-//	class     proxies for which every item has the same variant: one State
+//	shelf     the resources of one type, for proxies for which each of them has
+//	          the same variant: one Set
+//	class     proxies with the same five shelves: one State
 //
 // Update takes a commit: the variants that read something changed are built
-// again, classes that use them get a new State, everything else keeps its
-// pointers. State finds a proxy's class by its attributes; a class nobody asked
-// for before is built then, once however many ask.
+// again, shelves that hold them get a new Set, their classes a new State;
+// everything else keeps its pointers. State finds a proxy's shelves by its
+// attributes; what nobody asked for before is built then, once however many ask.
 package catalog
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -75,10 +76,13 @@ type Catalog struct {
 	snap     *snapshot.Snapshot
 	families map[item]*family
 	byRead   map[snapshot.Read]map[*variant]struct{}
-	classes  map[*class]struct{}
+	shelves  map[*shelf]struct{}
+	classes  map[shelves]*class
 	sets     map[uint64]*resource.Set
 	problems map[item]error
 	checker  *checker
+	// moved is set when shelves came, went, or serve other proxies.
+	moved bool
 }
 
 // New returns an empty Catalog, which is ready after its first Update.
@@ -97,7 +101,8 @@ func New(o Options) *Catalog {
 		watchers: map[chan<- struct{}]struct{}{},
 		families: map[item]*family{},
 		byRead:   map[snapshot.Read]map[*variant]struct{}{},
-		classes:  map[*class]struct{}{},
+		shelves:  map[*shelf]struct{}{},
+		classes:  map[shelves]*class{},
 		sets:     map[uint64]*resource.Set{},
 		problems: map[item]error{},
 		checker:  newChecker(),
@@ -153,8 +158,6 @@ func (c *Catalog) Update(s *snapshot.Snapshot, changes snapshot.Changes) {
 	c.mu.Lock()
 	c.snap = s
 	c.rebuild(c.dirty(changes))
-	c.dropIdle()
-	c.publish()
 	c.mu.Unlock()
 	c.Metrics.Updates.Observe(c.Now().Sub(start).Seconds())
 	c.tellWatchers()
@@ -174,78 +177,31 @@ func (c *Catalog) dirty(changes snapshot.Changes) map[*variant]struct{} {
 	return out
 }
 
-// rebuild gives the users of dirty variants new ones and, where that matters,
-// a new State.
+// rebuild gives the shelves of dirty variants new ones and, where that matters,
+// a new Set, and their classes a new State.
 func (c *Catalog) rebuild(dirty map[*variant]struct{}) {
-	work := map[*class]map[*variant]struct{}{}
+	work := map[*shelf]map[*variant]struct{}{}
 	for v := range dirty {
-		for k := range v.users {
-			if work[k] == nil {
-				work[k] = map[*variant]struct{}{}
+		for s := range v.users {
+			if work[s] == nil {
+				work[s] = map[*variant]struct{}{}
 			}
-			work[k][v] = struct{}{}
+			work[s][v] = struct{}{}
 		}
 	}
-	for k, stale := range work {
-		c.refresh(k, stale)
+	for s, stale := range work {
+		c.refresh(s, stale)
 	}
-	c.mergeClasses()
-	c.stampEpoch()
-}
-
-// stampEpoch gives classes whose resources did not change the new epoch.
-func (c *Catalog) stampEpoch() {
-	epoch := c.snap.Config().Epoch
-	for k := range c.classes {
-		if k.state.Epoch != epoch {
-			next := *k.state
-			next.Epoch, next.Revision = epoch, c.snap.Revision()
-			k.state = &next
-		}
+	c.reclass(c.mergeShelves())
+	c.dropIdle()
+	changed := c.moved || c.published.Load() == nil
+	for of, k := range c.classes {
+		changed = c.restate(of, k) || changed
 	}
-}
-
-// mergeClasses lets go of classes whose proxies another class serves as well,
-// since the attribute that parted them is not asked for any more.
-func (c *Catalog) mergeClasses() {
-	seen := map[string]*class{}
-	for k := range c.classes {
-		id := k.identity()
-		if other := seen[id]; other != nil {
-			other.inherit(k)
-			c.drop(k)
-			continue
-		}
-		seen[id] = k
+	if changed {
+		c.publish()
+		c.forgetSets()
 	}
-}
-
-func (c *Catalog) dropIdle() {
-	now, round := c.Now(), c.round.Load()
-	for k := range c.classes {
-		if k.idle(round, now) {
-			c.drop(k)
-		}
-	}
-}
-
-func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.published.Load().find(p); e != nil { // somebody was faster
-		e.class.touch(c)
-		return e.state, nil
-	}
-	k := newClass(p)
-	k.touch(c)
-	if err := c.fill(k); err != nil {
-		c.drop(k)
-		return nil, fmt.Errorf("build configuration of %s: %w", p.ID, err)
-	}
-	c.classes[k] = struct{}{}
-	state := k.state
-	c.publish()
-	return state, nil
 }
 
 // Problem is a resource that could not be built; proxies keep its last good
@@ -260,6 +216,7 @@ type Problem struct {
 type Stats struct {
 	Revision  uint64    `json:"revision"`
 	Classes   int       `json:"classes"`
+	Shelves   int       `json:"shelves"`
 	Resources int       `json:"resources"`
 	Reads     int       `json:"reads"`
 	Problems  []Problem `json:"problems"`
@@ -269,7 +226,7 @@ type Stats struct {
 func (c *Catalog) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := Stats{Classes: len(c.classes), Reads: len(c.byRead), Problems: []Problem{}}
+	out := Stats{Classes: len(c.classes), Shelves: len(c.shelves), Reads: len(c.byRead), Problems: []Problem{}}
 	if c.snap != nil {
 		out.Revision = c.snap.Revision()
 	}

@@ -300,8 +300,11 @@ func TestIncrementalEqualsFull(t *testing.T) {
 	for seed := range uint64(15) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		s := newStore()
-		c := newCatalog(s)
+		now := time.Unix(0, 0)
+		c := New(Options{Builder: fakeBuilder{}, Now: func() time.Time { return now }})
+		c.Update(s.Current(), nil)
 		for step := range 60 {
+			now = now.Add(time.Minute)
 			c.Update(s.Commit(func(x *snapshot.Txn) { randomEvent(r)(x); randomEvent(r)(x) }))
 			full := newCatalog(s)
 			for i, p := range proxies {
@@ -311,6 +314,13 @@ func TestIncrementalEqualsFull(t *testing.T) {
 				if diff := difference(state(t, full, p), state(t, c, p)); diff != "" {
 					t.Fatalf("seed %d step %d proxy %d: %s", seed, step, i, diff)
 				}
+			}
+		}
+		for range idleRounds + 2 { // classes that nobody is of any more go
+			now = now.Add(time.Minute)
+			c.Update(s.Current(), nil)
+			for _, p := range proxies {
+				state(t, c, p)
 			}
 		}
 		if n := c.Stats().Classes; n > len(proxies) {

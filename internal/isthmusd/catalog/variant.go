@@ -28,7 +28,7 @@ type variant struct {
 	resource *resource.Resource
 	// names that were listed, when the item is a list.
 	names []string
-	users map[*class]struct{}
+	users map[*shelf]struct{}
 }
 
 // family is all variants of one item. A variant serves every proxy that has
@@ -114,7 +114,7 @@ func (f *family) same(r *resource.Resource) *resource.Resource {
 }
 
 // variant finds the item as the proxy should see it, or builds it. last is what
-// the class had before, to fall back on.
+// the shelf had before, to fall back on.
 func (c *Catalog) variant(it item, p *model.Proxy, last *variant) (*variant, error) {
 	f := c.families[it]
 	if f != nil {

@@ -1,0 +1,225 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+)
+
+// shelf is the resources of one type, for the proxies that get the same variant
+// of each. One of them stands for all.
+type shelf struct {
+	kind  resource.Type
+	proxy *model.Proxy
+	list  *variant
+	items map[string]*variant
+	set   *resource.Set
+	// asked counts, per attribute, the variants that asked for it.
+	asked map[snapshot.Attribute]int
+	// sorted, values and id are made of asked; sorted is nil when it changed.
+	sorted []snapshot.Attribute
+	values string
+	id     string
+}
+
+// attributes that tell the shelf from others of its type, sorted.
+func (s *shelf) attributes() []snapshot.Attribute {
+	s.summarize()
+	return s.sorted
+}
+
+// identity is equal for shelves that serve the same proxies.
+func (s *shelf) identity() string {
+	s.summarize()
+	return s.id
+}
+
+func (s *shelf) summarize() {
+	if s.sorted != nil {
+		return
+	}
+	s.sorted = slices.AppendSeq([]snapshot.Attribute{}, maps.Keys(s.asked))
+	slices.SortFunc(s.sorted, snapshot.CompareAttributes)
+	s.values = valuesOf(s.sorted, s.proxy)
+	var b strings.Builder
+	b.WriteByte(byte(s.kind))
+	for _, a := range s.sorted {
+		b.WriteByte(byte(a.Kind))
+		b.WriteString(a.Key)
+		b.WriteByte(0)
+	}
+	s.id = b.String() + "\n" + s.values
+}
+
+// count notes that a variant which asks for attributes came (1) or went (-1).
+func (s *shelf) count(as []snapshot.Attribute, n int) {
+	for _, a := range as {
+		before := s.asked[a]
+		s.asked[a] = before + n
+		if before+n == 0 {
+			delete(s.asked, a)
+		}
+		if before == 0 || before+n == 0 {
+			s.sorted = nil
+		}
+	}
+}
+
+// use makes v the shelf's variant in place of old; either may be nil.
+func (s *shelf) use(c *Catalog, old, v *variant) {
+	if old == v {
+		return
+	}
+	if v != nil {
+		v.users[s] = struct{}{}
+		s.count(v.attributes, 1)
+	}
+	if old == nil {
+		return
+	}
+	s.count(old.attributes, -1)
+	delete(old.users, s)
+	if len(old.users) == 0 {
+		c.forget(old)
+	}
+}
+
+// newShelf builds everything of a type for a proxy like which there was none.
+func (c *Catalog) newShelf(t resource.Type, p *model.Proxy) (*shelf, error) {
+	s := &shelf{kind: t, proxy: p, items: map[string]*variant{}, asked: map[snapshot.Attribute]int{}}
+	v, err := c.variant(item{kind: t}, p, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.use(c, nil, v)
+	s.list = v
+	for _, name := range v.names {
+		c.resolve(s, item{t, name})
+	}
+	s.set = c.setOf(s)
+	c.shelves[s] = struct{}{}
+	c.moved = true
+	return s, nil
+}
+
+// dropShelf lets go of a shelf and of what only it used.
+func (c *Catalog) dropShelf(s *shelf) {
+	s.use(c, s.list, nil)
+	for _, v := range s.items {
+		s.use(c, v, nil)
+	}
+	delete(c.shelves, s)
+	c.moved = true
+}
+
+// resolve finds or builds one resource of the shelf, and tells whether it is
+// another than before.
+func (c *Catalog) resolve(s *shelf, it item) bool {
+	old := s.items[it.name]
+	v, _ := c.variant(it, s.proxy, old) // its error is noted; last good bytes stay
+	s.use(c, old, v)
+	s.items[it.name] = v
+	return old == nil || old.resource != v.resource
+}
+
+// refresh replaces the stale variants of a shelf, and its Set if that matters.
+func (c *Catalog) refresh(s *shelf, stale map[*variant]struct{}) {
+	changed := false
+	if _, ok := stale[s.list]; ok {
+		changed = c.relist(s)
+	}
+	for v := range stale {
+		if v.name != "" && s.items[v.name] == v {
+			changed = c.resolve(s, v.item) || changed
+		}
+	}
+	if changed {
+		s.set = c.setOf(s)
+	}
+	if s.sorted == nil {
+		c.moved = true
+	}
+}
+
+// relist renews the shelf's list of names.
+func (c *Catalog) relist(s *shelf) bool {
+	old := s.list
+	v, err := c.variant(item{kind: s.kind}, s.proxy, old)
+	if err != nil {
+		return false
+	}
+	s.use(c, old, v)
+	s.list = v
+	if slices.Equal(old.names, v.names) {
+		return false
+	}
+	wanted := make(map[string]struct{}, len(v.names))
+	changed := false
+	for _, name := range v.names {
+		wanted[name] = struct{}{}
+		if s.items[name] == nil {
+			changed = c.resolve(s, item{s.kind, name}) || changed
+		}
+	}
+	for name, gone := range s.items {
+		if _, ok := wanted[name]; !ok {
+			s.use(c, gone, nil)
+			delete(s.items, name)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// setOf makes the shelf's Set. Sets with equal content are one.
+func (c *Catalog) setOf(s *shelf) *resource.Set {
+	list := make([]*resource.Resource, 0, len(s.items))
+	for _, name := range s.list.names {
+		if r := s.items[name].resource; r != nil {
+			list = append(list, r)
+		}
+	}
+	print := fingerprint(s.kind, list)
+	if set := c.sets[print]; set != nil && slices.Equal(set.List(), list) {
+		return set
+	}
+	set := resource.NewSet(list)
+	c.sets[print] = set
+	return set
+}
+
+func fingerprint(t resource.Type, list []*resource.Resource) uint64 {
+	h := uint64(t) + 14695981039346656037
+	for _, r := range list {
+		h = (h ^ r.Version) * 1099511628211
+	}
+	return h
+}
+
+// mergeShelves lets go of shelves whose proxies another serves as well, since the
+// attribute that parted them is not asked for any more. It returns what stands
+// for them now.
+func (c *Catalog) mergeShelves() map[*shelf]*shelf {
+	if !c.moved {
+		return nil
+	}
+	seen, merged := map[string]*shelf{}, map[*shelf]*shelf{}
+	for s := range c.shelves {
+		if other := seen[s.identity()]; other != nil {
+			merged[s] = other
+			continue
+		}
+		seen[s.identity()] = s
+	}
+	for s := range merged {
+		c.dropShelf(s)
+	}
+	return merged
+}
