@@ -43,6 +43,8 @@ type plane struct {
 	bundle  *pki.Bundle
 	ttl     time.Duration
 	address string
+	// refuseCertificates makes it forget who it signed for.
+	refuseCertificates atomic.Bool
 	// byToken and byCertificate count certificates by how they were asked for.
 	byToken, byCertificate atomic.Int32
 	// streams receives who opens a discovery stream.
@@ -86,7 +88,7 @@ func caller(ctx context.Context) string {
 func (p *plane) CreateCertificate(ctx context.Context, r *istioca.IstioCertificateRequest) (*istioca.IstioCertificateResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	switch {
-	case caller(ctx) != "":
+	case caller(ctx) != "" && !p.refuseCertificates.Load():
 		p.byCertificate.Add(1)
 	case strings.Join(md.Get("authorization"), "") == "Bearer good":
 		p.byToken.Add(1)
@@ -241,10 +243,7 @@ func TestEnvoysEndIsOurs(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, newPlane(t, time.Hour))
 	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
-	admin := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Root, adminSocket))
-	}}}
-	res, err := admin.Post("http://admin/quitquitquit", "", nil)
+	res, err := p.admin().Post("http://admin/quitquitquit", "", nil)
 	must(t, err)
 	_ = res.Body.Close()
 	var exit *proxy.ExitError
@@ -258,18 +257,62 @@ func TestCertificateIsRenewedByItself(t *testing.T) {
 	plane := newPlane(t, 3*time.Second)
 	p := startPod(t, plane)
 	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	eventually(t, func() bool { return plane.byCertificate.Load() > 1 })
+	if n := plane.byToken.Load(); n != 1 {
+		t.Errorf("%d certificates by token, want 1", n)
+	}
+}
+
+func TestTokenHelpsWhenTheCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	plane := newPlane(t, 3*time.Second)
+	plane.refuseCertificates.Store(true)
+	p := startPod(t, plane)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	eventually(t, func() bool { return plane.byToken.Load() > 1 })
+}
+
+func TestEnvoyTrustsANewRootAtOnce(t *testing.T) {
+	t.Parallel()
+	plane := newPlane(t, time.Hour)
+	p := startPod(t, plane)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	next, err := pki.NewRoot(pki.RootOptions{Organization: "next", Validity: pki.Validity{Now: time.Now()}})
+	must(t, err)
+	serial := fmt.Sprintf("%x", next.Cert().SerialNumber)
+	must(t, os.WriteFile(filepath.Join(p.config.Root, rootFile), plane.bundle.WithRoots(next.Roots()...).RootPEM(), 0o600))
+	eventually(t, func() bool {
+		res, err := p.admin().Get("http://admin/certs")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return strings.Contains(string(b), serial)
+	})
+	if n := plane.byToken.Load() + plane.byCertificate.Load(); n != 1 {
+		t.Errorf("%d certificates, want 1: a root that is added needs no new one", n)
+	}
+}
+
+// admin is a client of Envoy's admin interface.
+func (p *pod) admin() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Root, adminSocket))
+	}}}
+}
+
+func eventually(t *testing.T, f func() bool) {
+	t.Helper()
 	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for plane.byCertificate.Load() < 2 {
+	for !f() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("no certificate by certificate")
+			t.Fatal("not within 20 s")
 		}
-	}
-	if n := plane.byToken.Load(); n != 1 {
-		t.Errorf("%d certificates by token, want 1", n)
 	}
 }
 

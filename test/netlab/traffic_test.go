@@ -54,16 +54,14 @@ spec:
 }
 
 // settled asks until the answers of 20 requests are as wanted.
-func settled(t *testing.T, p *netlab.Pod, want func(map[string]int) bool) map[string]int {
+func settled(t *testing.T, p *netlab.Pod, want func(map[string]int) bool) {
 	t.Helper()
-	var n map[string]int
 	p.HTTP("http://b/").Until(func(netlab.Result) error {
-		if n = p.HTTP("http://b/").Names(20); !want(n) {
+		if n := p.HTTP("http://b/").Names(20); !want(n) {
 			return fmt.Errorf("answers by %v", n)
 		}
 		return nil
 	})
-	return n
 }
 
 func TestVirtualServiceMatchesRewritesAndRedirects(t *testing.T) {
