@@ -12,7 +12,6 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -203,11 +202,8 @@ func (m *mesh) remove() {
 	eventually(m.t, "deletion", func() error {
 		var mt v1alpha1.MeshTopology
 		err := m.admin.Get(m.t.Context(), client.ObjectKey{Name: m.name}, &mt)
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return client.IgnoreNotFound(err)
 		}
 		return fmt.Errorf("still there: %v", meta.FindStatusCondition(mt.Status.Conditions, v1alpha1.ConditionReady))
 	})
