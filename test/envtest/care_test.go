@@ -113,7 +113,9 @@ func TestReplicasBelongToWhoScales(t *testing.T) {
 	m.restsWithoutWrites()
 	replicas(gateway, 3)
 	replicas(isthmusd, 4)
-	m.edit(func(s *v1alpha1.MeshTopologySpec) { s.Ingress.Gateways[0].Workload.Replicas = v1alpha1.Replicas{Min: 2} })
+	m.edit(func(s *v1alpha1.MeshTopologySpec) {
+		s.Ingress.Gateways[0].Workload.Replicas = v1alpha1.Replicas{Min: 2}
+	})
 	replicas(gateway, 2)
 	replicas(isthmusd, 4)
 	m.leavesNothing()
