@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -225,4 +226,35 @@ func (l *Lab) Ready() {
 			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
 		}
 	}
+}
+
+// Line is a connection that stays open.
+type Line struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// Dial connects to ip:port from inside the pod, as an application of root's would.
+func (p *Pod) Dial(addr string) *Line {
+	p.lab.t.Helper()
+	p.lab.Ready()
+	l := &Line{}
+	p.lab.must(p.space.do(func() (err error) {
+		l.conn, err = net.DialTimeout("tcp", addr, 5*time.Second)
+		return err
+	}))
+	l.in = bufio.NewReader(l.conn)
+	p.lab.later(func() { _ = l.conn.Close() })
+	return l
+}
+
+// Echo sends a line to a TCP echo server and returns its answer.
+func (l *Line) Echo(text string) (string, error) {
+	if err := l.conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprintln(l.conn, text); err != nil {
+		return "", err
+	}
+	return l.in.ReadString('\n')
 }

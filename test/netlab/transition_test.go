@@ -17,13 +17,15 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t, netlab.WithEgressGateway, setTopology(topology.IngressOnly))
 	a, gw := lab.Pod("a"), lab.EgressGateway()
-	lab.Host("api.example.com")
+	api := lab.Host("api.example.com")
 	lab.Apply(entries)
 	plain := a.HTTP("http://api.example.com/", "--interval", "10ms")
 	sealed := a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA(), "--interval", "10ms")
 	plain.Until(from(a))
 	sealed.Until(from(a))
 
+	a.TCP("api.example.com:9000").Until(lineFrom(a))
+	long := a.Dial(api.IP.String() + ":9000")
 	loads := []func() []netlab.Result{plain.Load(), sealed.Load()}
 	for _, to := range []topology.Kind{
 		topology.SidecarEgress, topology.EgressGateway, topology.IngressOnly,
@@ -36,6 +38,9 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 		}
 		a.HTTP("http://api.example.com/").Until(from(caller))
 		a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(caller))
+		if _, err := long.Echo("still there"); err != nil {
+			t.Fatalf("a long connection did not outlive the step to %s: %v", to, err)
+		}
 	}
 	for _, stop := range loads {
 		wantAllOK(t, stop())
