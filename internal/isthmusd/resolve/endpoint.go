@@ -63,15 +63,24 @@ func egressDestination(v *snapshot.View, k subsetKey) (destination, bool) {
 	return destination{key: k, svc: svc, port: p}, ok
 }
 
+// place is what endpoints of one group have in common.
+type place struct {
+	locality string
+	priority uint32
+}
+
 type endpointBuilder struct {
 	v       *snapshot.View
 	d       destination
-	byPlace map[string][]ir.Endpoint
+	near    localityPolicy
+	byPlace map[place][]ir.Endpoint
 	modes   map[string]mtls // of namespaces whose PeerAuthentications select nobody in particular
 }
 
 func newEndpointBuilder(v *snapshot.View, d destination) *endpointBuilder {
-	return &endpointBuilder{v: v, d: d, byPlace: map[string][]ir.Endpoint{}, modes: map[string]mtls{}}
+	return &endpointBuilder{
+		v: v, d: d, near: newLocalityPolicy(v, d.policy), byPlace: map[place][]ir.Endpoint{}, modes: map[string]mtls{},
+	}
 }
 
 func (b *endpointBuilder) add(e model.Endpoint) {
@@ -89,7 +98,8 @@ func (b *endpointBuilder) add(e model.Endpoint) {
 	if port == 0 && !strings.HasPrefix(e.Address, "/") {
 		return
 	}
-	b.byPlace[e.Locality] = append(b.byPlace[e.Locality], ir.Endpoint{
+	at := place{e.Locality, b.near.priority(e)}
+	b.byPlace[at] = append(b.byPlace[at], ir.Endpoint{
 		Address:  e.Address,
 		Port:     port,
 		Weight:   max(e.Weight, 1),
@@ -139,8 +149,9 @@ func selective(v *snapshot.View, ns string) bool {
 
 func (b *endpointBuilder) localities() []ir.Locality {
 	out := make([]ir.Locality, 0, len(b.byPlace))
-	for place, es := range b.byPlace {
-		l := locality(place)
+	for at, es := range b.byPlace {
+		l := locality(at.locality)
+		l.Priority = at.priority
 		slices.SortFunc(es, func(x, y ir.Endpoint) int {
 			return cmp.Or(cmp.Compare(x.Address, y.Address), cmp.Compare(x.Port, y.Port))
 		})
@@ -151,9 +162,9 @@ func (b *endpointBuilder) localities() []ir.Locality {
 		out = append(out, l)
 	}
 	slices.SortFunc(out, func(x, y ir.Locality) int {
-		return cmp.Or(cmp.Compare(x.Region, y.Region), cmp.Compare(x.Zone, y.Zone), cmp.Compare(x.SubZone, y.SubZone))
+		return cmp.Or(cmp.Compare(x.Region, y.Region), cmp.Compare(x.Zone, y.Zone), cmp.Compare(x.SubZone, y.SubZone), cmp.Compare(x.Priority, y.Priority))
 	})
-	return out
+	return b.near.finish(out)
 }
 
 func locality(place string) ir.Locality {

@@ -4,7 +4,11 @@
 package resolve
 
 import (
+	"net"
 	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -22,13 +26,18 @@ const (
 type inboundServicePort struct {
 	number   uint32
 	protocol model.Protocol
-	service  *model.Service
+	service  *model.Service // nil for what a Sidecar declares
+	// endpoint is where a Sidecar sends the port, "" to where it was addressed.
+	endpoint string
 }
 
 // inboundPorts lists the ports of all services that select the proxy's
 // workload, by number. If several services share one, the oldest says what it
 // speaks.
 func inboundPorts(v *snapshot.View) []inboundServicePort {
+	if s := chooseSidecar(v, v.ProxyNamespace(), v.Config().Namespace); s != nil && len(s.Spec.GetIngress()) > 0 {
+		return declaredPorts(s.Spec)
+	}
 	var out []inboundServicePort
 	seen := map[uint32]bool{outboundPort: true, inboundPort: true}
 	for _, s := range v.ServicesSelectingProxy() {
@@ -36,13 +45,41 @@ func inboundPorts(v *snapshot.View) []inboundServicePort {
 			for _, n := range targetPorts(v, s, p) {
 				if !seen[n] {
 					seen[n] = true
-					out = append(out, inboundServicePort{n, p.Protocol, s})
+					out = append(out, inboundServicePort{number: n, protocol: p.Protocol, service: s})
 				}
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b inboundServicePort) int { return int(a.number) - int(b.number) })
 	return out
+}
+
+// declaredPorts are a Sidecar's own list of what its workload serves: it replaces
+// what the services say.
+func declaredPorts(spec *networking.Sidecar) []inboundServicePort {
+	var out []inboundServicePort
+	for _, i := range spec.GetIngress() {
+		out = append(out, inboundServicePort{
+			number:   i.GetPort().GetNumber(),
+			protocol: protocolOf(i.GetPort().GetProtocol()),
+			endpoint: i.GetDefaultEndpoint(),
+		})
+	}
+	slices.SortFunc(out, func(a, b inboundServicePort) int { return int(a.number) - int(b.number) })
+	return slices.CompactFunc(out, func(a, b inboundServicePort) bool { return a.number == b.number })
+}
+
+// protocolOf reads a protocol as people write it in Istio's objects.
+func protocolOf(name string) model.Protocol {
+	switch p := model.Protocol(strings.ToUpper(name)); p {
+	case model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.TCP:
+		return p
+	case "GRPC-WEB":
+		return model.GRPC
+	case "MONGO", "MYSQL", "REDIS":
+		return model.TCP
+	}
+	return model.Auto
 }
 
 // targetPorts finds the number behind a service port. A name that the proxy
@@ -252,11 +289,35 @@ func inbound(v *snapshot.View, port uint32) *ir.Cluster {
 		if p.number == port {
 			c.Name = inboundCluster(port)
 			c.Protocol = upstreamProtocol(p.protocol)
-			c.Services = []ir.ServiceRef{serviceRef(p.service)}
+			if p.service != nil {
+				c.Services = []ir.ServiceRef{serviceRef(p.service)}
+			}
+			fixEndpoint(c, p.endpoint)
 			return c
 		}
 	}
 	return nil
+}
+
+// fixEndpoint sends a port to the address that a Sidecar names: "host:port" on
+// the workload's own machine, or "unix://path".
+func fixEndpoint(c *ir.Cluster, endpoint string) {
+	e := ir.Endpoint{Weight: 1}
+	if path, ok := strings.CutPrefix(endpoint, "unix://"); ok {
+		e.Address, c.Sources = path, nil
+	} else {
+		host, port, err := net.SplitHostPort(endpoint)
+		n, ok := parsePort(port)
+		if err != nil || !ok || host == anyIPv4 || host == anyIPv6 {
+			return
+		}
+		e.Address, e.Port = host, n
+	}
+	c.Discovery, c.Balance = ir.Static, ir.Balance{}
+	c.Localities = []ir.Locality{{Endpoints: []ir.Endpoint{e}}}
+	if strings.HasPrefix(endpoint, "127.") || strings.HasPrefix(endpoint, "[::1]") {
+		c.Sources = nil
+	}
 }
 
 func inboundSources(v *snapshot.View) []string {

@@ -16,6 +16,7 @@ import (
 func (s *scope) applyPolicy(c *ir.Cluster, d destination) {
 	if c.Balance.Policy != ir.Chosen {
 		c.Balance = balance(d.policy.loadBalancer)
+		c.Balance.LocalityWeighted = localityWeighted(s.v, d.policy)
 	}
 	s.applyPool(c, d.policy.pool)
 	c.Outlier = outlierDetection(d.policy.outlier)
