@@ -5,6 +5,7 @@ package member
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -64,12 +65,8 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return fmt.Errorf("read the mesh's configuration: %w", err)
 	}
-	// What cannot be read is treated as not there; the topology controller rewrites it.
-	if c, err := topology.Parse(data[topology.ConfigKey]); err == nil {
-		f.Published = c
-	}
-	if s, err := transition.Parse(data[topology.StateKey]); err == nil {
-		f.State = s
+	if f.Published, f.State, err = published(data); err != nil {
+		return fmt.Errorf("the mesh's configuration: %w", err)
 	}
 	if data, err = read(revision.RootConfigMap(f.Mesh.Name)); err != nil {
 		return fmt.Errorf("read the mesh's root: %w", err)
@@ -81,4 +78,20 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 	}
 	f.Pods = pods.Items
 	return nil
+}
+
+// published reads the content of the mesh's ConfigMap; none is a mesh of which
+// nothing was published. What cannot be read is an error, so that policies stay as
+// they are until it can: taken for nothing, it would open them.
+func published(data map[string]string) (c topology.Config, s transition.State, err error) {
+	if c, err = topology.Parse(data[topology.ConfigKey]); err != nil {
+		return c, s, err
+	}
+	if s, err = transition.Parse(data[topology.StateKey]); err != nil {
+		return c, s, err
+	}
+	if s.Walls() && c.Epoch == "" {
+		return c, s, errors.New("the state is there without what was published")
+	}
+	return c, s, nil
 }
