@@ -69,7 +69,7 @@ func (f *Facts) flows(c mesh.Config) []mesh.Flow {
 	}
 	facts := allowance.Facts{
 		Topology: c.Name, Namespace: c.Namespace, OperatorNamespace: f.Settings.Namespace,
-		Members: c.Members, Bypass: c.Bypass, Allow: np.Allow,
+		Members: f.memberPeers(), Bypass: c.Bypass, Allow: np.Allow,
 		APIServerForMembers: np.APIServer,
 		DNS:                 f.Cluster.DNS, APIServer: f.Cluster.APIServer,
 	}
@@ -80,6 +80,17 @@ func (f *Facts) flows(c mesh.Config) []mesh.Flow {
 		facts.Egress = s.Spec.ClusterIPs
 	}
 	return allowance.Flows(facts)
+}
+
+// memberPeers are the member selectors less the namespaces that are never members,
+// which a selector such as "all but" covers too.
+func (f *Facts) memberPeers() []metav1.LabelSelector {
+	never := membership.Never(f.Settings.Namespace, append([]v1alpha1.MeshTopology{*f.Mesh}, f.Others...))
+	var out []metav1.LabelSelector
+	for _, s := range membership.Selectors(f.Mesh) {
+		out = append(out, *membership.Without(s, never))
+	}
+	return out
 }
 
 // meshConfig is the Istio MeshConfig of this mesh.

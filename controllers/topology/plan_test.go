@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
@@ -266,5 +267,28 @@ func TestWhereServicesAreReached(t *testing.T) {
 	}
 	if diff := cmp.Diff([]mesh.Port{{Protocol: "TCP", Number: 53}, {Protocol: "UDP", Number: 53}}, got.Ports); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestMembersMayNotReachWhatIsNoMember(t *testing.T) {
+	f := testFacts(v1alpha1.EgressGateway)
+	f.Mesh.Spec.Members.NamespaceSelectors = []metav1.LabelSelector{
+		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "mesh", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"off"}}}},
+	}
+	for _, l := range decide(t, f).Config.Allowance {
+		for _, to := range append(l.To, l.From) {
+			if to.Namespaces == nil {
+				continue
+			}
+			s, err := selector(to.Namespaces)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ns := range []string{"kube-system", "isthmus-operator", "isthmus-system"} {
+				if s.Matches(labels.Set{corev1.LabelMetadataName: ns}) {
+					t.Errorf("%s covers %s", l.Why, ns)
+				}
+			}
+		}
 	}
 }

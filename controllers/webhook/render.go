@@ -39,7 +39,7 @@ func Injector(f Facts) *admissionv1.MutatingWebhookConfiguration {
 		w.Webhooks = append(w.Webhooks, admissionv1.MutatingWebhook{
 			Name:              fmt.Sprintf("member-%d.injector.isthmus.dev", i),
 			ClientConfig:      f.client("/inject"),
-			NamespaceSelector: f.members(s),
+			NamespaceSelector: membership.Without(s, f.Never),
 			ObjectSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
 				{Key: labelInject, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"false"}},
 			}},
@@ -77,7 +77,7 @@ func Validator(f Facts) *admissionv1.ValidatingWebhookConfiguration {
 		})
 	}
 	for i, s := range membership.Selectors(f.Mesh) {
-		entry(fmt.Sprintf("member-%d", i), f.members(s))
+		entry(fmt.Sprintf("member-%d", i), membership.Without(s, f.Never))
 	}
 	entry("root", &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: f.Mesh.Spec.Namespace}})
 	return w
@@ -98,16 +98,6 @@ func validated() []admissionv1.RuleWithOperations {
 			[]string{"destinationrules", "gateways", "serviceentries", "sidecars", "virtualservices"}),
 		rule("security.istio.io", []string{"v1", "v1beta1"}, []string{"peerauthentications"}),
 	}
-}
-
-// members is the selector, word for word, less the namespaces that are never members.
-func (f Facts) members(s metav1.LabelSelector) *metav1.LabelSelector {
-	out := s.DeepCopy()
-	out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{
-		Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn,
-		Values: append([]string{"kube-node-lease", "kube-public", "kube-system"}, f.Never...),
-	})
-	return out
 }
 
 func (f Facts) client(path string) admissionv1.WebhookClientConfig {

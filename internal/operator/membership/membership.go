@@ -46,6 +46,17 @@ func Never(operator string, meshes []v1alpha1.MeshTopology) []string {
 	return slices.Compact(out)
 }
 
+// Without is the selector less the namespaces that are in no mesh, for where a
+// selector alone decides.
+func Without(s metav1.LabelSelector, never []string) *metav1.LabelSelector {
+	out := s.DeepCopy()
+	out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{
+		Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn,
+		Values: append([]string{"kube-node-lease", "kube-public", "kube-system"}, never...),
+	})
+	return out
+}
+
 // Selected tells whether the mesh's selectors cover the namespace, whoever else's
 // do. Namespaces that are being deleted are in no mesh.
 func Selected(m *v1alpha1.MeshTopology, ns *corev1.Namespace, never []string) (bool, error) {
