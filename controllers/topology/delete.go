@@ -6,6 +6,7 @@ package topology
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -219,11 +220,18 @@ func (r *Reconciler) removeGround(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return err
 	}
-	made := f.Parts.Namespace != nil && f.Parts.Namespace.Labels[v1alpha1.LabelTopology] == f.Mesh.Name
-	if !made || f.Mesh.Spec.Uninstall.Namespace != v1alpha1.Delete {
+	if !f.takesNamespace() {
 		return nil
 	}
 	changes, err = r.Applier.Delete(ctx, apply.Ref{GVK: namespaceKind, NamespacedName: types.NamespacedName{Name: f.Mesh.Spec.Namespace}})
 	logChanges(ctx, changes)
 	return err
+}
+
+// takesNamespace tells whether the namespace goes too: if the operator made it, it
+// is asked to, and no other topology lives there.
+func (f *Facts) takesNamespace() bool {
+	made := f.Parts.Namespace != nil && f.Parts.Namespace.Labels[v1alpha1.LabelTopology] == f.Mesh.Name
+	shared := slices.ContainsFunc(f.Others, func(m v1alpha1.MeshTopology) bool { return m.Spec.Namespace == f.Mesh.Spec.Namespace })
+	return made && !shared && f.Mesh.Spec.Uninstall.Namespace == v1alpha1.Delete
 }

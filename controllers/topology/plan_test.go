@@ -292,3 +292,16 @@ func TestMembersMayNotReachWhatIsNoMember(t *testing.T) {
 		}
 	}
 }
+
+func TestNamespaceGoesOnlyIfNobodyElseLivesThere(t *testing.T) {
+	f := testFacts(v1alpha1.IngressOnly)
+	f.Mesh.Spec.Uninstall.Namespace = v1alpha1.Delete
+	f.Parts.Namespace = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.LabelTopology: "default"}}}
+	if !f.takesNamespace() {
+		t.Error("stays although it was made and is asked to go")
+	}
+	f.Others = []v1alpha1.MeshTopology{{Spec: v1alpha1.MeshTopologySpec{Namespace: "isthmus-system"}}}
+	if f.takesNamespace() {
+		t.Error("goes with another topology in it")
+	}
+}
