@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -303,5 +304,29 @@ func TestNamespaceGoesOnlyIfNobodyElseLivesThere(t *testing.T) {
 	f.Others = []v1alpha1.MeshTopology{{Spec: v1alpha1.MeshTopologySpec{Namespace: "isthmus-system"}}}
 	if f.takesNamespace() {
 		t.Error("goes with another topology in it")
+	}
+}
+
+func TestAutoscalerHasARequestToMeasureBy(t *testing.T) {
+	cpu := func(q string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(q)}
+	}
+	tests := map[string]struct {
+		max  *int32
+		in   corev1.ResourceRequirements
+		want corev1.ResourceRequirements
+	}{
+		"without an autoscaler":   {},
+		"with one":                {max: new(int32(5)), want: corev1.ResourceRequirements{Requests: cpu("100m")}},
+		"with one and a request":  {max: new(int32(5)), in: corev1.ResourceRequirements{Requests: cpu("1")}, want: corev1.ResourceRequirements{Requests: cpu("1")}},
+		"with one and only limit": {max: new(int32(5)), in: corev1.ResourceRequirements{Limits: cpu("1")}, want: corev1.ResourceRequirements{Limits: cpu("1")}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := v1alpha1.Workload{Replicas: v1alpha1.Replicas{Min: 1, Max: tt.max}, Resources: tt.in}
+			if diff := cmp.Diff(tt.want, testFacts(v1alpha1.IngressOnly).workload("a", w, nil).Workload.Resources); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

@@ -6,9 +6,11 @@ package topology
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -72,6 +74,7 @@ func (f *Facts) workload(image string, w v1alpha1.Workload, selector map[string]
 	replicas := strconv.Itoa(int(w.Replicas.Min))
 	if w.Replicas.Max != nil && *w.Replicas.Max > w.Replicas.Min {
 		replicas += apply.Autoscaled
+		w.Resources = measurable(w.Resources)
 	}
 	spread := w.TopologySpreadConstraints
 	if spread == nil {
@@ -89,6 +92,22 @@ func (f *Facts) workload(image string, w v1alpha1.Workload, selector map[string]
 			TopologySpreadConstraints: spread, PriorityClassName: w.PriorityClassName,
 		},
 	}
+}
+
+// measurable adds the CPU request of which an autoscaler's aim is a percentage;
+// without one it would never scale.
+func measurable(r corev1.ResourceRequirements) corev1.ResourceRequirements {
+	_, asked := r.Requests[corev1.ResourceCPU]
+	_, limited := r.Limits[corev1.ResourceCPU] // is the request too where none is given
+	if asked || limited {
+		return r
+	}
+	r.Requests = maps.Clone(r.Requests)
+	if r.Requests == nil {
+		r.Requests = corev1.ResourceList{}
+	}
+	r.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
+	return r
 }
 
 func (f *Facts) controlPlaneValues() controlPlaneValues {
