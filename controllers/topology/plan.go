@@ -6,7 +6,9 @@ package topology
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -72,14 +74,51 @@ func accept(f *Facts) conditions.Condition {
 			return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, "members.namespaceSelectors: "+err.Error())
 		}
 	}
+	if err := checkEgress(f.Mesh.Spec.Egress); err != nil {
+		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, err.Error())
+	}
 	return conditions.True(v1alpha1.ConditionAccepted, v1alpha1.ReasonAccepted, "The spec can be carried out.")
+}
+
+// checkEgress finds what would become an object that is refused, or two of one name.
+func checkEgress(e v1alpha1.Egress) error {
+	names := map[string]bool{}
+	for _, d := range e.Destinations {
+		exact, wild := hostsOf(d)
+		if len(wild) > 0 && slices.ContainsFunc(d.Ports, func(p v1alpha1.DestinationPort) bool { return p.Protocol == "TCP" }) {
+			return fmt.Errorf("egress.destinations %s: a wildcard needs a protocol that names the host, TCP does not: use TLS, HTTPS or HTTP", d.Name)
+		}
+		var entries []string
+		if len(exact) > 0 {
+			entries = append(entries, d.Name)
+		}
+		if len(wild) > 0 {
+			entries = append(entries, d.Name+wildcardSuffix)
+		}
+		for _, name := range entries {
+			if names[name] {
+				return fmt.Errorf("egress.destinations: the wildcards of %s and the destination %s would become one ServiceEntry: rename one",
+					strings.TrimSuffix(name, wildcardSuffix), name)
+			}
+			names[name] = true
+		}
+	}
+	for _, a := range e.NetworkPolicy.Allow {
+		whole, err := netip.ParsePrefix(a.To.CIDR)
+		for _, x := range a.To.Except {
+			if part, bad := netip.ParsePrefix(x); err != nil || bad != nil || part.Bits() <= whole.Bits() || !whole.Contains(part.Addr()) {
+				return fmt.Errorf("egress.networkPolicy.allow %s: except %s does not lie inside %s", a.Name, x, a.To.CIDR)
+			}
+		}
+	}
+	return nil
 }
 
 // observe is what the phases of a transition wait for.
 func (f *Facts) observe() transition.Observed {
 	o := transition.Observed{
 		ControlPlaneReady: available(f.Parts.ControlPlane) && f.Trust.Root != "",
-		GatewayReady:      atMinimum(f.Parts.Gateways[revision.Egress].Deployment),
+		GatewayReady:      atMinimum(f.Parts.Gateways[revision.Egress].Deployment) && f.knowsDNS(),
 		GatewayGone:       f.Parts.Gateways[revision.Egress].Deployment == nil,
 		Acknowledged:      f.Published.Topology == mesh.Kind(f.State.Routes()) && f.Distribution.Acknowledged(),
 		WallsUp:           true,
@@ -96,6 +135,11 @@ func (f *Facts) observe() transition.Observed {
 		}
 	}
 	return o
+}
+
+// knowsDNS tells whether walls would leave a way to the cluster's DNS.
+func (f *Facts) knowsDNS() bool {
+	return f.Mesh.Spec.Egress.NetworkPolicy.Mode == v1alpha1.PolicyOff || len(f.Cluster.DNS.Addresses)+len(f.Cluster.DNS.Selector) > 0
 }
 
 // ground is the namespace, if it is the operator's to make, and the right to work
@@ -140,6 +184,10 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 			err = failed
 		}
 	}
+	// Before what a spec can spoil: an object that is refused stops all after it.
+	if p.State.Walls() && f.Mesh.Spec.Egress.NetworkPolicy.Mode != v1alpha1.PolicyOff {
+		add(f.walls(p.Config.Allowance))
+	}
 	add(f.chart(charts.ControlPlane, v1alpha1.ComponentControlPlane, f.controlPlaneValues()))
 	for _, g := range f.Mesh.Spec.Ingress.Gateways {
 		add(f.chart(charts.Gateway, v1alpha1.ComponentIngressGateway, f.ingressValues(g)))
@@ -148,9 +196,6 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 		add(f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()))
 	}
 	add(f.destinations(), nil)
-	if p.State.Walls() && f.Mesh.Spec.Egress.NetworkPolicy.Mode != v1alpha1.PolicyOff {
-		add(f.walls(p.Config.Allowance))
-	}
 	return out, err
 }
 
@@ -196,22 +241,29 @@ func (f *Facts) walls(flows []mesh.Flow) ([]*unstructured.Unstructured, error) {
 func (f *Facts) destinations() []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	for _, d := range f.Mesh.Spec.Egress.Destinations {
-		var exact, wild []any
-		for _, h := range d.Hosts {
-			if h[0] == '*' {
-				wild = append(wild, h)
-			} else {
-				exact = append(exact, h)
-			}
-		}
+		exact, wild := hostsOf(d)
 		if len(exact) > 0 {
 			out = append(out, f.serviceEntry(revision.Destination(d.Name, f.Mesh.Name), exact, "DNS", d.Ports))
 		}
 		if len(wild) > 0 {
-			out = append(out, f.serviceEntry(revision.Destination(d.Name+"-wildcard", f.Mesh.Name), wild, "DYNAMIC_DNS", d.Ports))
+			out = append(out, f.serviceEntry(revision.Destination(d.Name+wildcardSuffix, f.Mesh.Name), wild, "DYNAMIC_DNS", d.Ports))
 		}
 	}
 	return f.own(v1alpha1.ComponentDestination, out...)
+}
+
+// wildcardSuffix tells the entry of a destination's wildcards from that of its other hosts.
+const wildcardSuffix = "-wildcard"
+
+func hostsOf(d v1alpha1.Destination) (exact, wild []any) {
+	for _, h := range d.Hosts {
+		if h[0] == '*' {
+			wild = append(wild, h)
+		} else {
+			exact = append(exact, h)
+		}
+	}
+	return exact, wild
 }
 
 func (f *Facts) serviceEntry(name string, hosts []any, resolution string, ports []v1alpha1.DestinationPort) *unstructured.Unstructured {

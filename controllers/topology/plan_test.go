@@ -6,6 +6,7 @@ package topology
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -328,5 +329,77 @@ func TestAutoscalerHasARequestToMeasureBy(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestSpecsThatOnlyHalfCouldBeCarriedOut(t *testing.T) {
+	destination := func(name, protocol string, hosts ...string) v1alpha1.Destination {
+		return v1alpha1.Destination{Name: name, Hosts: hosts, Ports: []v1alpha1.DestinationPort{{Number: 443, Protocol: protocol}}}
+	}
+	allow := func(cidr, except string) v1alpha1.EgressNetworkPolicy {
+		return v1alpha1.EgressNetworkPolicy{Mode: v1alpha1.PolicyEnforce, Allow: []v1alpha1.Allow{{
+			Name: "a", To: v1alpha1.AllowPeer{CIDR: cidr, Except: []string{except}},
+		}}}
+	}
+	tests := map[string]struct {
+		egress v1alpha1.Egress
+		want   string
+	}{
+		"hosts and wildcards over TLS": {egress: v1alpha1.Egress{Destinations: []v1alpha1.Destination{destination("a", "TLS", "a.example.com", "*.example.org")}}},
+		"hosts over TCP":               {egress: v1alpha1.Egress{Destinations: []v1alpha1.Destination{destination("a", "TCP", "a.example.com")}}},
+		"a wildcard over TCP": {
+			egress: v1alpha1.Egress{Destinations: []v1alpha1.Destination{destination("a", "TCP", "*.example.org")}},
+			want:   "egress.destinations a: a wildcard needs a protocol that names the host, TCP does not: use TLS, HTTPS or HTTP",
+		},
+		"two destinations that become one ServiceEntry": {
+			egress: v1alpha1.Egress{Destinations: []v1alpha1.Destination{destination("a-wildcard", "TLS", "a.example.com"), destination("a", "TLS", "*.example.org")}},
+			want:   "egress.destinations: the wildcards of a and the destination a-wildcard would become one ServiceEntry: rename one",
+		},
+		"an exception inside its range": {egress: v1alpha1.Egress{NetworkPolicy: allow("10.0.0.0/8", "10.1.0.0/16")}},
+		"an exception outside its range": {
+			egress: v1alpha1.Egress{NetworkPolicy: allow("10.0.0.0/8", "192.168.0.0/16")},
+			want:   "egress.networkPolicy.allow a: except 192.168.0.0/16 does not lie inside 10.0.0.0/8",
+		},
+		"an exception as large as its range": {
+			egress: v1alpha1.Egress{NetworkPolicy: allow("10.0.0.0/8", "10.0.0.0/8")},
+			want:   "egress.networkPolicy.allow a: except 10.0.0.0/8 does not lie inside 10.0.0.0/8",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := testFacts(v1alpha1.SidecarEgress)
+			f.Mesh.Spec.Egress = tt.egress
+			c := decide(t, f).Accepted
+			if tt.want == "" && c.Status != metav1.ConditionTrue || tt.want != "" && (c.Status != metav1.ConditionFalse || c.Message != tt.want) {
+				t.Errorf("%s: %s", c.Status, c.Message)
+			}
+		})
+	}
+}
+
+func TestWallsComeBeforeWhatASpecCanSpoil(t *testing.T) {
+	p := decide(t, testFacts(v1alpha1.EgressGateway))
+	last := 0
+	for i, o := range p.Objects {
+		if o.GetKind() == "NetworkPolicy" {
+			last = i
+		}
+	}
+	first := slices.IndexFunc(p.Objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == "Deployment" })
+	if last == 0 || last > first {
+		t.Errorf("the last policy is object %d, the first Deployment %d", last, first)
+	}
+}
+
+func TestNoWallWithoutAWayToDNS(t *testing.T) {
+	f := testFacts(v1alpha1.EgressGateway)
+	f.State = transition.State{Active: v1alpha1.IngressOnly, Target: v1alpha1.EgressGateway, Phase: v1alpha1.PhasePreparing}
+	p := decide(t, f)
+	if p.State.Phase != v1alpha1.PhasePreparing || !strings.Contains(transitionMessage(f, p), "DNS") {
+		t.Errorf("%s: %s", p.State.Phase, transitionMessage(f, p))
+	}
+	f.Cluster.DNS.Addresses = []string{"10.96.0.10"}
+	if p := decide(t, f); p.State.Phase != v1alpha1.PhaseRouting {
+		t.Errorf("with DNS: %s", p.State.Phase)
 	}
 }

@@ -277,6 +277,8 @@ func transitionMessage(f *Facts, p *Plan) string {
 	switch {
 	case p.State.Phase == v1alpha1.PhasePreparing && !o.ControlPlaneReady:
 		waits = "the control plane must serve"
+	case p.State.Phase == v1alpha1.PhasePreparing && p.State.Gateway() && !f.knowsDNS():
+		waits = "the cluster's DNS Service is not where spec.egress.networkPolicy.dns says, so NetworkPolicies would cut it off"
 	case p.State.Phase == v1alpha1.PhasePreparing && p.State.Gateway() && !o.GatewayReady:
 		waits = "the egress gateway must serve"
 	case p.State.Phase == v1alpha1.PhaseRouting && !o.Acknowledged:

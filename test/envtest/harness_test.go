@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -180,6 +181,14 @@ func install(ctx context.Context, admin client.Client) error {
 				return fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
 			}
 		}
+	}
+	if err := admin.Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "kube-dns"},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"k8s-app": "kube-dns"}, Ports: []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}},
+		},
+	}); err != nil {
+		return fmt.Errorf("install DNS: %w", err)
 	}
 	return poll(ctx, func() error {
 		return errors.Join(admin.List(ctx, &v1alpha1.MeshTopologyList{}), admin.List(ctx, &v1alpha1.MeshMemberList{}))
