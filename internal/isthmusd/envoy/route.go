@@ -51,9 +51,25 @@ func (p *packer) virtualHost(vh ir.VirtualHost) *routev3.VirtualHost {
 		m.RequireTls = routev3.VirtualHost_ALL
 	}
 	for i := range vh.Routes {
-		m.Routes = append(m.Routes, p.route(&vh.Routes[i]))
+		if r := p.sound(&vh.Routes[i]); r != nil {
+			m.Routes = append(m.Routes, r)
+		}
 	}
 	return m
+}
+
+// sound is a route that Envoy will take. A table is shared by all hosts of a
+// port, and Envoy refuses it whole; so a route that it would refuse answers 500
+// to what it matches, and one that cannot even match is left out.
+func (p *packer) sound(r *ir.Route) *routev3.Route {
+	if m := p.route(r); acceptable(m, r) {
+		return m
+	}
+	refused := &ir.Route{Name: r.Name, Match: r.Match, Config: r.Config, Direct: &ir.Direct{Status: 500}}
+	if m := p.route(refused); acceptable(m, refused) {
+		return m
+	}
+	return nil
 }
 
 func (p *packer) route(r *ir.Route) *routev3.Route {
@@ -77,9 +93,19 @@ func (p *packer) route(r *ir.Route) *routev3.Route {
 	return m
 }
 
+// message is one with rules about its own fields.
+type message interface {
+	proto.Message
+	Validate() error
+}
+
 // perRoute attaches the filters' per-route configuration.
 func (p *packer) perRoute(m *routev3.Route, r *ir.Route) {
-	set := func(filter string, c proto.Message) {
+	set := func(filter string, c message) {
+		if c.Validate() != nil {
+			m.Match = nil // which makes the route unacceptable
+			return
+		}
 		if m.TypedPerFilterConfig == nil {
 			m.TypedPerFilterConfig = map[string]*anypb.Any{}
 		}

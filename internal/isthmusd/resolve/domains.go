@@ -19,12 +19,21 @@ func (c claims) take(domains []string) []string {
 	var out []string
 	for _, d := range domains {
 		d = strings.ToLower(d)
-		if d != "" && !c[d] {
+		if validDomain(d) && !c[d] {
 			c[d] = true
 			out = append(out, d)
 		}
 	}
 	return out
+}
+
+// validDomain tells whether Envoy takes a name as a domain or server name: plain,
+// or with one star at its beginning.
+func validDomain(d string) bool {
+	rest := strings.TrimPrefix(d, "*")
+	return d != "" && len(d) <= 255 && !strings.ContainsFunc(rest, func(r rune) bool {
+		return r == '*' || r <= ' ' || r > '~'
+	})
 }
 
 // shortNames are the other names of a Kubernetes Service, as a resolver in the
@@ -59,14 +68,17 @@ func addressDomains(s *scope, svc *model.Service) []string {
 	return out
 }
 
-// hostTable collects virtual hosts. Full names are claimed before any alias, so
-// that an alias never takes what is somebody's name.
+// hostTable collects virtual hosts. Names are claimed in this order: Kubernetes
+// Services with all their short names and addresses, then other hosts by name,
+// then their addresses; so no entry takes what the cluster's DNS gives to a Service.
 type hostTable struct {
 	entries []hostEntry
 }
 
 type hostEntry struct {
-	host          string
+	host string
+	// service is set for Kubernetes Services.
+	service       bool
 	names, others []string
 	routes        []ir.Route
 }
@@ -76,13 +88,23 @@ func (t *hostTable) add(e hostEntry) { t.entries = append(t.entries, e) }
 func (t *hostTable) virtualHosts(port uint32) []ir.VirtualHost {
 	taken := claims{}
 	own := make([][]string, len(t.entries))
-	for i, e := range t.entries {
-		own[i] = taken.take(e.names)
+	claim := func(service bool, domains func(hostEntry) []string) {
+		for i, e := range t.entries {
+			if e.service == service {
+				own[i] = append(own[i], taken.take(domains(e))...)
+			}
+		}
 	}
+	names := func(e hostEntry) []string { return e.names }
+	others := func(e hostEntry) []string { return e.others }
+	claim(true, names)
+	claim(true, others)
+	claim(false, names)
+	claim(false, others)
 	var out []ir.VirtualHost
 	for i, e := range t.entries {
-		if domains := append(own[i], taken.take(e.others)...); len(domains) > 0 {
-			out = append(out, ir.VirtualHost{Name: e.host + ":" + portString(port), Domains: domains, Routes: e.routes})
+		if len(own[i]) > 0 {
+			out = append(out, ir.VirtualHost{Name: e.host + ":" + portString(port), Domains: own[i], Routes: e.routes})
 		}
 	}
 	return out

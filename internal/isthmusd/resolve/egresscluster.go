@@ -89,6 +89,11 @@ func reachOutside(t egressTarget, c *ir.Cluster, d destination) {
 	switch t.svc.Resolution {
 	case model.ClientSideLB:
 		c.Discovery = ir.Static
+	case model.Passthrough:
+		c.Discovery = ir.StrictDNS
+		if t.bytesOnly() && len(t.svc.Addresses) > 0 {
+			c.Discovery, c.Localities = ir.Static, addressed(t)
+		}
 	case model.DNSRoundRobin:
 		c.Discovery = ir.LogicalDNS
 	default:
@@ -97,6 +102,16 @@ func reachOutside(t egressTarget, c *ir.Cluster, d destination) {
 	if len(c.Localities) == 0 {
 		c.Discovery = ir.Static
 	}
+}
+
+// addressed is the one address of an entry that is reached by address. Of several
+// the gateway does not learn which one the client dialled; such an entry leads
+// nowhere rather than to the wrong machine.
+func addressed(t egressTarget) []ir.Locality {
+	if len(t.svc.Addresses) != 1 || !t.svc.Addresses[0].IsSingleIP() {
+		return nil
+	}
+	return single(t.svc.Addresses[0].Addr().String(), endpointPort(model.Endpoint{}, t.port))
 }
 
 // credentialsPresent is false while a secret is missing that a cluster needs.

@@ -241,7 +241,7 @@ func (b *gatewayBuilder) addTLS(s server, c ir.Chain) {
 	if c.TLS == nil {
 		return
 	}
-	c.Match = ir.Match{ServerNames: s.hosts()}
+	c.Match = ir.Match{ServerNames: serverNames(s.hosts())}
 	b.claim(c)
 }
 

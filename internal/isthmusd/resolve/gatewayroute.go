@@ -56,7 +56,9 @@ func (t *gatewayTable) add(s server) {
 	redirect := s.isHTTP() && s.spec.GetTls().GetHttpsRedirect()
 	if redirect {
 		for _, h := range s.hosts() {
-			t.host(h).redirect = true
+			if validDomain(h) {
+				t.host(h).redirect = true
+			}
 		}
 	}
 	r := gatewayRouting(t.s, s)
@@ -65,7 +67,7 @@ func (t *gatewayTable) add(s server) {
 			continue
 		}
 		routes := r.http(b.vs)
-		for _, d := range b.domains {
+		for _, d := range slices.DeleteFunc(b.domains, func(d string) bool { return !validDomain(d) }) {
 			h := t.host(d)
 			h.routes = append(h.routes, routes...)
 			h.redirect = h.redirect || redirect

@@ -5,6 +5,7 @@ package resolve
 
 import (
 	"net/netip"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -47,8 +48,10 @@ func (r *routing) tls(vs *model.VirtualService) []ir.Chain {
 				!r.sourceApplies(vs, m.GetGateways(), m.GetSourceLabels(), m.GetSourceNamespace()) {
 				continue
 			}
-			c.Match = ir.Match{ServerNames: m.GetSniHosts(), Ranges: ranges(m.GetDestinationSubnets())}
-			out = append(out, c)
+			c.Match = ir.Match{ServerNames: serverNames(m.GetSniHosts()), Ranges: ranges(m.GetDestinationSubnets())}
+			if len(c.Match.ServerNames) > 0 {
+				out = append(out, c)
+			}
 		}
 	}
 	return out
@@ -101,4 +104,16 @@ func unconditional(chains []ir.Chain) (ir.Chain, bool) {
 		}
 	}
 	return ir.Chain{}, false
+}
+
+// serverNames leaves out what Envoy would refuse: stars other than a whole first label.
+func serverNames(names []string) []string {
+	var out []string
+	for _, n := range names {
+		n = strings.ToLower(n)
+		if n == "*" || (validDomain(n) && (!strings.HasPrefix(n, "*") || strings.HasPrefix(n, "*."))) {
+			out = append(out, n)
+		}
+	}
+	return out
 }

@@ -89,7 +89,9 @@ func catchAll(s *scope) *ir.Listener {
 
 // addressListener serves the ports of the service that owns a virtual address.
 func addressListener(s *scope, ip netip.Addr, port uint32) *ir.Listener {
-	for _, svc := range s.only(s.v.ServicesByAddress(ip.String())) {
+	claimants := s.only(s.v.ServicesByAddress(ip.String()))
+	slices.SortStableFunc(claimants, func(a, b *model.Service) int { return kindRank(a) - kindRank(b) })
+	for _, svc := range claimants {
 		p, ok := svc.PortNumber(port)
 		if !ok || !s.importedOn(svc.Namespace, svc.Host, port) {
 			continue
@@ -117,7 +119,7 @@ func ownListener(s *scope, svc *model.Service, p model.Port) *ir.Listener {
 		l.Chains = detectedChains(s, l.Name, svc, p)
 	}
 	if p.Protocol.IsTLS() {
-		l.Chains = sniChains(s, svc, p)
+		l.Chains = claims{}.distinct(sniChains(s, svc, p))
 		if len(l.Chains) > 0 {
 			l.Inspect = ir.Inspection{TLS: true, Timeout: detectionTimeout(s.v)}
 		}
@@ -137,7 +139,7 @@ func portListener(s *scope, port uint32) *ir.Listener {
 		Binding:   ir.Virtual,
 		Default:   &ir.Chain{Name: "PassthroughFilterChain", TCP: tcpTo(s.v, s.fallthroughCluster())},
 	}
-	b := portBuilder{s: s, l: l, claimed: map[string]bool{}}
+	b := portBuilder{s: s, l: l, names: claims{}, claimed: claims{}}
 	for _, svc := range s.onPort(port) {
 		if p, ok := svc.PortNumber(port); ok && p.Protocol != model.UDP && p.Protocol != model.Unused {
 			if _, own := ownAddress(s.v, svc, p); !own {
@@ -164,7 +166,7 @@ type portBuilder struct {
 	l               *ir.Listener
 	used, http, tls bool
 	fallback        bool
-	claimed         map[string]bool // server names and ranges, each for the oldest service
+	names, claimed  claims // server names and ranges, each for the oldest service
 }
 
 // chooseByAddress takes addresses out of the chains where nothing else tells
@@ -198,23 +200,12 @@ func (b *portBuilder) addTLS(svc *model.Service, p model.Port) {
 	chains := sniChains(b.s, svc, p)
 	if len(chains) == 0 {
 		c := tcpChain(b.s, svc, p)
-		c.Match.ServerNames = []string{svc.Host}
+		c.Match.ServerNames = serverNames([]string{svc.Host})
 		chains = []ir.Chain{c}
 	}
-	for _, c := range chains {
-		c.Match.ServerNames = slices.DeleteFunc(slices.Clone(c.Match.ServerNames), func(n string) bool {
-			taken := b.claimed[n]
-			b.claimed[n] = true
-			return taken
-		})
-		if len(c.Match.ServerNames) == 1 && c.Match.ServerNames[0] == "*" {
-			c.Match.ServerNames = nil
-			c.Match.Transport = ir.TransportTLS
-		}
-		if len(c.Match.ServerNames) > 0 || c.Match.Transport != "" {
-			b.tls = true
-			b.l.Chains = append(b.l.Chains, c)
-		}
+	for _, c := range b.names.distinct(chains) {
+		b.tls = true
+		b.l.Chains = append(b.l.Chains, c)
 	}
 }
 
@@ -316,4 +307,21 @@ func sniChains(s *scope, svc *model.Service, p model.Port) []ir.Chain {
 		return nil
 	}
 	return r.tls(vs)
+}
+
+// distinct leaves each server name to the first chain that has it, and a
+// chain for all names without a condition on them.
+func (taken claims) distinct(chains []ir.Chain) []ir.Chain {
+	var out []ir.Chain
+	for _, c := range chains {
+		c.Match.ServerNames = taken.take(c.Match.ServerNames)
+		if len(c.Match.ServerNames) == 0 {
+			continue
+		}
+		if slices.Contains(c.Match.ServerNames, "*") {
+			c.Match.ServerNames, c.Match.Transport = nil, ir.TransportTLS
+		}
+		out = append(out, c)
+	}
+	return out
 }

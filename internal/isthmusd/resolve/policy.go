@@ -4,6 +4,8 @@
 package resolve
 
 import (
+	"math/big"
+
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
@@ -22,7 +24,7 @@ func (s *scope) applyPolicy(c *ir.Cluster, d destination) {
 	c.Outlier = outlierDetection(d.policy.outlier)
 	if c.Outlier != nil && c.Balance.Policy != ir.Chosen {
 		// With ejection on, better none than an ejected endpoint, unless told otherwise.
-		panicAt := float64(max(d.policy.outlier.GetMinHealthPercent(), 0))
+		panicAt := float64(percent(d.policy.outlier.GetMinHealthPercent()))
 		c.Balance.PanicThreshold = &panicAt
 	}
 }
@@ -47,29 +49,42 @@ func balance(l *networking.LoadBalancerSettings) ir.Balance {
 			out.Policy, out.MinRing, out.Table = ir.Maglev, 0, a.Maglev.GetTableSize()
 		}
 	}
-	out.Warmup = l.GetWarmupDurationSecs().AsDuration()
+	out.MinRing = min(out.MinRing, maxRing)
+	if !big.NewInt(int64(min(out.Table, maxTable))).ProbablyPrime(0) {
+		out.Table = 0
+	}
+	out.Warmup = max(l.GetWarmupDurationSecs().AsDuration(), 0)
 	if w := l.GetWarmup(); w != nil {
-		out.Warmup = w.GetDuration().AsDuration()
-		out.WarmupMin = uint32(max(w.GetMinimumPercent().GetValue(), 0))
-		out.WarmupAggression = w.GetAggression().GetValue()
+		out.Warmup = max(w.GetDuration().AsDuration(), 0)
+		out.WarmupMin = uint32(min(max(w.GetMinimumPercent().GetValue(), 0), 100))
+		out.WarmupAggression = max(w.GetAggression().GetValue(), 0)
 	}
 	return out
 }
 
 func positive(n int32) uint32 { return uint32(max(n, 0)) }
 
+func percent(n int32) uint32 { return uint32(min(max(n, 0), 100)) }
+
+// Bounds that Envoy sets; it refuses the whole cluster beyond them.
+const (
+	maxRing    = 8 << 20
+	maxTable   = 5000011
+	maxStreams = 1<<31 - 1
+)
+
 func (s *scope) applyPool(c *ir.Cluster, p *networking.ConnectionPoolSettings) {
 	tcp, http := p.GetTcp(), p.GetHttp()
 	c.Pool = ir.Pool{
-		ConnectTimeout:        tcp.GetConnectTimeout().AsDuration(),
+		ConnectTimeout:        max(tcp.GetConnectTimeout().AsDuration(), 0),
 		MaxConnections:        positive(tcp.GetMaxConnections()),
 		MaxPending:            positive(http.GetHttp1MaxPendingRequests()),
 		MaxRequests:           positive(http.GetHttp2MaxRequests()),
 		MaxRetries:            positive(http.GetMaxRetries()),
 		RequestsPerConnection: positive(http.GetMaxRequestsPerConnection()),
-		ConcurrentStreams:     positive(http.GetMaxConcurrentStreams()),
-		IdleTimeout:           http.GetIdleTimeout().AsDuration(),
-		MaxConnectionDuration: tcp.GetMaxConnectionDuration().AsDuration(),
+		ConcurrentStreams:     min(positive(http.GetMaxConcurrentStreams()), maxStreams),
+		IdleTimeout:           max(http.GetIdleTimeout().AsDuration(), 0),
+		MaxConnectionDuration: max(tcp.GetMaxConnectionDuration().AsDuration(), 0),
 	}
 	mesh := s.v.Mesh()
 	if c.Pool.ConnectTimeout == 0 {
@@ -123,10 +138,10 @@ func outlierDetection(o *networking.OutlierDetection) *ir.Outlier {
 		Consecutive5xx:     value(o.GetConsecutive_5XxErrors()),
 		ConsecutiveGateway: value(o.GetConsecutiveGatewayErrors()),
 		SplitLocal:         o.GetSplitExternalLocalOriginErrors(),
-		Interval:           o.GetInterval().AsDuration(),
-		BaseEjection:       o.GetBaseEjectionTime().AsDuration(),
-		MaxPercent:         positive(o.GetMaxEjectionPercent()),
-		MinHealth:          positive(o.GetMinHealthPercent()),
+		Interval:           max(o.GetInterval().AsDuration(), 0),
+		BaseEjection:       max(o.GetBaseEjectionTime().AsDuration(), 0),
+		MaxPercent:         percent(o.GetMaxEjectionPercent()),
+		MinHealth:          percent(o.GetMinHealthPercent()),
 	}
 	if out.SplitLocal {
 		out.ConsecutiveLocal = value(o.GetConsecutiveLocalOriginFailures())

@@ -71,10 +71,11 @@ func portRoutes(s *scope, port uint32) *ir.RouteConfig {
 			continue
 		}
 		table.add(hostEntry{
-			host:   svc.Host,
-			names:  []string{svc.Host},
-			others: append(shortNames(svc, s.ns, domain), addressDomains(s, svc)...),
-			routes: serviceRoutes(r, svc),
+			host:    svc.Host,
+			service: svc.Object.Kind == model.KindService,
+			names:   []string{svc.Host},
+			others:  append(shortNames(svc, s.ns, domain), addressDomains(s, svc)...),
+			routes:  serviceRoutes(r, svc),
 		})
 	}
 	if port == 80 {

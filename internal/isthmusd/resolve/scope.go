@@ -133,16 +133,24 @@ func (s *scope) service(host string) *model.Service {
 }
 
 // choose picks among the declarations of one host: the proxy's own namespace
-// before the root namespace before the oldest.
+// before the root namespace before others, a Kubernetes Service before an entry,
+// then the oldest.
 func (s *scope) choose(candidates []*model.Service) *model.Service {
 	var best *model.Service
-	rank := 3
+	rank := 6
 	for _, c := range candidates {
-		if r := s.rank(c.Namespace); r < rank && s.sees(c) {
+		if r := 2*s.rank(c.Namespace) + kindRank(c); r < rank && s.sees(c) {
 			best, rank = c, r
 		}
 	}
 	return best
+}
+
+func kindRank(c *model.Service) int {
+	if c.Object.Kind == model.KindService {
+		return 0
+	}
+	return 1
 }
 
 func (s *scope) rank(namespace string) int {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
 const networkingGroup = "networking.istio.io/v1"
@@ -141,6 +142,8 @@ func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {
 		out.Direct = direct(spec.GetDirectResponse())
 	case len(spec.GetRoute()) == 0:
 		out.Direct = &ir.Direct{Status: 500}
+	case r.borrows(h):
+		out.Direct = &ir.Direct{Status: 403}
 	default:
 		out.Forward = r.forward(h, m)
 		if authority != "" && out.Forward.Rewrite.Authority == "" {
@@ -352,4 +355,17 @@ func leaves(out *ir.Route) {
 	if len(retry.Failures) > 0 && !slices.Contains(on, "retriable-headers") {
 		retry.On += ",retriable-headers"
 	}
+}
+
+// borrows tells whether a route at a gateway leads through another tenant's entry
+// to a host outside. Where all must leave through the egress gateway an entry is
+// for its own namespace, and a shared ingress gateway is not a way around that.
+func (r *routing) borrows(h httpRoute) bool {
+	if !r.s.router || r.s.v.Config().Topology != topology.EgressGateway {
+		return false
+	}
+	return slices.ContainsFunc(h.route.GetRoute(), func(d *networking.HTTPRouteDestination) bool {
+		svc := r.s.service(r.destination(d.GetDestination(), h.vs.Namespace).host)
+		return svc != nil && registeredOutside(svc) && svc.Namespace != h.vs.Namespace && svc.Namespace != r.s.root
+	})
 }
