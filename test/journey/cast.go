@@ -28,7 +28,7 @@ var rogues = []rogue{
 	{name: "client", namespace: Shop, account: "client"},
 	{name: "stranger", namespace: Strangers},
 	{name: "uid-1337", namespace: Shop, uid: 1337},
-	{name: "excluded-range", namespace: Shop, annotations: map[string]string{"traffic.sidecar.istio.io/excludeOutboundIPRanges": "203.0.113.0/24"}},
+	{name: "excluded-range", namespace: Shop, annotations: map[string]string{"traffic.sidecar.istio.io/excludeOutboundIPRanges": "OTHER/32"}},
 	{name: "excluded-port", namespace: Shop, annotations: map[string]string{"traffic.sidecar.istio.io/excludeOutboundPorts": "80,9000"}},
 	{name: "opted-out", namespace: Shop, labels: map[string]string{"sidecar.istio.io/inject": "false"}},
 	{name: "reporter", namespace: Shop, labels: map[string]string{"egress": "direct"}},
@@ -55,7 +55,7 @@ func (s Scene) Manifest() string {
 	}
 	b.WriteString(strings.ReplaceAll(cast, "resolution: DNS", resolution))
 	for _, r := range rogues {
-		b.WriteString(r.manifest(s.aliases()))
+		b.WriteString(strings.ReplaceAll(r.manifest(s.aliases()), "OTHER", s.Addresses[other]))
 	}
 	return b.String()
 }

@@ -115,16 +115,25 @@ func (e *Env) awaitTopology(ctx context.Context, topology string) error {
 		active, _, _ := unstructured.NestedString(o.Object, "status", "topology")
 		seen, _, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration")
 		ready, reason, message := kube.Condition(o, "Ready")
-		if gws, _, _ := unstructured.NestedSlice(o.Object, "status", "gateways"); len(gws) > 0 {
-			if m, ok := gws[0].(map[string]any); ok {
-				if all, _, _ := unstructured.NestedStringSlice(m, "addresses"); len(all) > 0 {
-					e.Ingress = all[0]
-				}
-			}
-		}
+		e.Ingress = gatewayAddress(o, "ingress")
 		done := active == topology && seen == o.GetGeneration() && ready == "True" && e.Ingress != ""
 		return done, fmt.Sprintf("active %s, Ready=%s %s: %s, ingress address %q", active, ready, reason, message, e.Ingress)
 	})
+}
+
+// gatewayAddress reads the first address of the named gateway out of status.
+func gatewayAddress(o *unstructured.Unstructured, name string) string {
+	list, _, _ := unstructured.NestedSlice(o.Object, "status", "gateways")
+	for _, g := range list {
+		m, ok := g.(map[string]any)
+		if !ok || m["name"] != name {
+			continue
+		}
+		if all, _, _ := unstructured.NestedStringSlice(m, "addresses"); len(all) > 0 {
+			return all[0]
+		}
+	}
+	return ""
 }
 
 // world is a place where a cluster comes from.

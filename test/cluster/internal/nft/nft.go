@@ -56,10 +56,20 @@ func Program(r policy.Rules, s Settings) error {
 	return nil
 }
 
-// largeBatches makes room for the one message in which a transaction is sent.
+// largeBatches makes room for the one message in which a transaction is sent, and
+// for the kernel's answer to each part of it: a full receive buffer is an error
+// (ENOBUFS) that hides whether the transaction went through.
 func largeBatches(c *netlink.Conn) error {
-	return c.SetWriteBuffer(8 << 20) //nolint:wrapcheck // the caller wraps it
+	if err := c.SetWriteBuffer(batchBuffer); err != nil {
+		return fmt.Errorf("set write buffer: %w", err)
+	}
+	if err := c.SetReadBuffer(batchBuffer); err != nil {
+		return fmt.Errorf("set read buffer: %w", err)
+	}
+	return nil
 }
+
+const batchBuffer = 16 << 20 // bytes
 
 // batch is a transaction in the making.
 type batch struct {
