@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,8 +57,13 @@ type Reconciler struct {
 	Clock        func() time.Time
 }
 
-// poll is how often a transition asks for what no event tells.
-const poll = time.Second
+const (
+	// poll is how often a transition asks for what no event tells.
+	poll = time.Second
+	// rest is how often a settled topology is looked at: pods that come and go are
+	// not watched for it, and how far configuration got is asked for.
+	rest = time.Minute
+)
 
 // Reconcile brings one topology closer to its spec.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -80,7 +86,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("plan: %w", err)
 	}
 	err = r.act(ctx, facts, plan)
-	return reconcile.Result(errors.Join(err, r.report(ctx, facts, plan, err)))
+	if unreported := r.report(ctx, facts, plan, err); unreported != nil {
+		return reconcile.Result(unreported)
+	}
+	return reconcile.Result(err)
 }
 
 // act brings about the plan. Waiting is an error of its own class.
@@ -95,6 +104,10 @@ func (r *Reconciler) act(ctx context.Context, f *Facts, p *Plan) error {
 	if err := r.granted(ctx, f); err != nil {
 		return err
 	}
+	// isthmusd looks for Istio's kinds once, when it starts.
+	if len(f.Missing) > 0 {
+		return reconcile.Wait(poll, "CRDs that the mesh needs")
+	}
 	changes, err := r.Applier.Apply(ctx, p.Objects...)
 	if err != nil {
 		return err
@@ -103,7 +116,11 @@ func (r *Reconciler) act(ctx context.Context, f *Facts, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	logChanges(ctx, ground, changes, pruned)
+	entries, err := r.Applier.Apply(ctx, p.Destinations...)
+	if err != nil {
+		return err
+	}
+	logChanges(ctx, ground, changes, pruned, entries)
 	return next(f, p)
 }
 
@@ -125,16 +142,14 @@ func next(f *Facts, p *Plan) error {
 		return reconcile.Wait(poll, "phase %s", p.State.Phase)
 	case p.Config.Epoch != f.Published.Epoch, !f.Distribution.Asked, f.Distribution.Problem != "", len(f.Distribution.Lagging) > 0:
 		return reconcile.Wait(5*poll, "proxies to follow")
-	case len(f.Missing) > 0:
-		return reconcile.Wait(5*poll, "CRDs")
 	}
-	return nil
+	return reconcile.Wait(rest, "another look")
 }
 
 // prune removes what an earlier plan applied and this one does not have.
 func (r *Reconciler) prune(ctx context.Context, f *Facts, p *Plan) ([]apply.Change, error) {
 	keep := map[apply.Ref]bool{}
-	for _, o := range p.Objects {
+	for _, o := range slices.Concat(p.Objects, p.Destinations) {
 		keep[apply.RefOf(o)] = true
 	}
 	changes, _, err := r.pruneComponents(ctx, f, keep, components...)

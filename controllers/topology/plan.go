@@ -38,6 +38,9 @@ type Plan struct {
 	// Objects in the order of applying; the first is the ConfigMap, so that a state
 	// is durable before anything is done for it.
 	Objects []*unstructured.Unstructured
+	// Destinations are ServiceEntries. They come last: isthmusd's webhook may refuse
+	// one, which must not keep anything else from its place.
+	Destinations []*unstructured.Unstructured
 }
 
 // Decide plans. It is pure: the same facts give the same plan.
@@ -53,6 +56,7 @@ func Decide(f *Facts) (*Plan, error) {
 	}
 	p.State.Epoch = p.Config.Epoch
 	p.Ground = f.ground()
+	p.Destinations = f.destinations()
 	if p.Objects, err = f.objects(p); err != nil {
 		return nil, err
 	}
@@ -195,7 +199,6 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 	if p.State.Gateway() {
 		add(f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()))
 	}
-	add(f.destinations(), nil)
 	return out, err
 }
 
