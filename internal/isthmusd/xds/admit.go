@@ -57,7 +57,7 @@ func enrich(claim *model.Proxy, caller authn.Caller, pod *model.Workload) (*mode
 	if caller.Verified() && pod.ServiceAccount != "" && pod.ServiceAccount != caller.Identity.ServiceAccount {
 		return nil, status.Errorf(codes.PermissionDenied, "%s may not be node %q: pod runs as another account", caller.Identity, claim.ID)
 	}
-	p.Labels = pod.Labels
+	p.Labels, p.Ports = pod.Labels, pod.Ports
 	if pod.ServiceAccount != "" {
 		p.ServiceAccount = pod.ServiceAccount
 	}

@@ -91,6 +91,7 @@ func TestAdmission(t *testing.T) {
 func TestPodTellsWhoTheProxyIs(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		pod := cartPod()
+		pod.Ports = map[string]uint32{"web": 8080}
 		all := pods{pod.Key: pod}
 		m := start(t, verified("shop", "cart"), func(o *xds.Options) { o.Pods = all })
 		c := m.delta(cartNode)
@@ -102,7 +103,7 @@ func TestPodTellsWhoTheProxyIs(t *testing.T) {
 		c.node.Metadata = md
 		c.subscribe(resource.Cluster)
 		c.next()
-		if p := m.source.seen; p.Labels["app"] != "cart" || p.ServiceAccount != "cart" || p.Interception != "TPROXY" || !p.Delta {
+		if p := m.source.seen; p.Labels["app"] != "cart" || p.ServiceAccount != "cart" || p.Interception != "TPROXY" || p.Ports["web"] != 8080 || !p.Delta {
 			t.Errorf("proxy = %+v", p)
 		}
 		relabelled := cartPod()
