@@ -91,6 +91,9 @@ func (k *Keeper) keep(ctx context.Context, roots <-chan []byte) error {
 			if ctx.Err() != nil {
 				return nil
 			}
+			if err == nil && !k.Clock.Now().Before(c.NotAfter()) {
+				err = fmt.Errorf("the certificate that came ended at %s; is a clock wrong?", c.NotAfter().UTC().Format(time.RFC3339))
+			}
 			if err != nil {
 				k.failed(state.Certificate, err)
 				due.Reset(time.Duration((0.5 + k.Jitter()/2) * float64(retry)))
@@ -115,8 +118,9 @@ func (k *Keeper) failed(c *Certificate, err error) {
 }
 
 // renewal is how long to wait: half of what is left of the certificate's life, up
-// to a fiftieth more or less.
+// to a fiftieth more or less. Near the end of the CA's own life that goes to
+// nothing, and is bounded so that pods do not ask without a pause.
 func renewal(c *Certificate, now time.Time, jitter float64) time.Duration {
 	life := c.NotAfter().Sub(now)
-	return max(0, time.Duration((0.49+0.02*jitter)*float64(life)))
+	return max(firstRetry, time.Duration((0.49+0.02*jitter)*float64(life)))
 }

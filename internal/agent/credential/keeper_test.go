@@ -175,6 +175,26 @@ func TestKeeperFollowsRoots(t *testing.T) {
 	k.settled(t, func(s State) bool { return !within(first.Certificate.Roots, s.Roots) })
 }
 
+func TestKeeperDoesNotAskWithoutAPause(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	root := newRoot(t, now)
+	key, csr, err := newRequest("")
+	must(t, err)
+	for name, ttl := range map[string]time.Duration{"about to end": time.Millisecond, "ended": -time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			chain, err := root.Sign(csr, identity.SPIFFE{TrustDomain: "t", Namespace: "n", ServiceAccount: "s"}, pki.Validity{Now: now, TTL: ttl})
+			must(t, err)
+			c, err := newCertificate(key, chain)
+			must(t, err)
+			if got := renewal(c, now, 0); got < firstRetry {
+				t.Errorf("renewed after %s, want at least %s", got, firstRetry)
+			}
+		})
+	}
+}
+
 func TestNewCertificateRefuses(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
