@@ -78,7 +78,22 @@ func headerOps(h *networking.Headers) ir.HeaderOps {
 }
 
 func headerChange(o *networking.Headers_HeaderOperations) ir.HeaderChange {
-	return ir.HeaderChange{Add: maps.Clone(o.GetAdd()), Set: maps.Clone(o.GetSet()), Remove: o.GetRemove()}
+	out := ir.HeaderChange{
+		Add: maps.Clone(o.GetAdd()), Set: maps.Clone(o.GetSet()),
+		Remove: slices.DeleteFunc(slices.Clone(o.GetRemove()), untouchable),
+	}
+	for _, values := range []map[string]string{out.Add, out.Set} {
+		maps.DeleteFunc(values, func(k, _ string) bool { return untouchable(k) && headerName(k) != authorityHeader })
+	}
+	return out
+}
+
+const authorityHeader = ":authority"
+
+// untouchable tells whether a header is not for routes to change. Envoy refuses
+// the whole table for one such change; Istio leaves it out as well.
+func untouchable(name string) bool {
+	return strings.HasPrefix(name, ":") || strings.EqualFold(name, "host")
 }
 
 // takeAuthority removes a change of the host from the request's headers, for it
@@ -87,7 +102,7 @@ func takeAuthority(h *ir.HeaderOps) string {
 	authority := ""
 	for _, m := range []map[string]string{h.Request.Set, h.Request.Add} {
 		for k, v := range m {
-			if headerName(k) == ":authority" {
+			if headerName(k) == authorityHeader {
 				authority = v
 				delete(m, k)
 			}
@@ -153,7 +168,10 @@ func perMillion(p *networking.Percent) uint32 {
 	if p == nil {
 		return 1_000_000
 	}
-	return uint32(min(max(p.GetValue(), 0), 100) * 10_000)
+	if !(p.GetValue() > 0) { // also what is not a number
+		return 0
+	}
+	return uint32(min(p.GetValue(), 100) * 10_000)
 }
 
 func fault(f *networking.HTTPFaultInjection) *ir.Fault {
