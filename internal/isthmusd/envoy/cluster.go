@@ -65,8 +65,8 @@ func (p *packer) setDiscovery(m *clusterv3.Cluster, c ir.Cluster) {
 		m.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.clusters.dynamic_forward_proxy",
 			TypedConfig: p.any(&dfpv3.ClusterConfig{
-				// Without TLS of our own there is no name to verify, and Envoy wants that said.
-				AllowInsecureClusterOptions:    c.TLS == nil,
+				// Where no certificate is held against the host asked for, Envoy wants that said.
+				AllowInsecureClusterOptions:    !verifiesHost(c.TLS),
 				ClusterImplementationSpecifier: &dfpv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: dnsCache(c.Cache)},
 			}),
 		}}
@@ -151,9 +151,16 @@ func (p *packer) setHTTP(m *clusterv3.Cluster, c ir.Cluster) {
 		}
 	}
 	if c.TLS != nil && c.TLS.SNIFromHost {
-		o.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: c.TLS.Server != nil}
+		o.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: verifiesHost(c.TLS)}
 	}
 	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: p.any(o)}
+}
+
+// verifiesHost tells whether the server's certificate must be for the host that
+// each request names: not where names are given, for Envoy would ask for both,
+// and not where verification is given up.
+func verifiesHost(t *ir.ClientTLS) bool {
+	return t != nil && t.SNIFromHost && t.Server != nil && !t.Server.SkipVerify && len(t.Server.SANs) == 0
 }
 
 func commonHTTP(pool ir.Pool) *corev3.HttpProtocolOptions {

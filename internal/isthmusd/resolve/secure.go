@@ -9,6 +9,8 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
 // secure decides on TLS towards a destination's endpoints: what the
@@ -43,10 +45,19 @@ func (s *scope) autoTLS(c *ir.Cluster, d destination) {
 	case ir.EDS:
 		c.TLS, c.Auto = s.mutual(c, d), true
 	case ir.OriginalDst:
-		if s.v.Summary(d.svc.ServiceKey).AllTLS {
+		if s.v.Summary(d.svc.ServiceKey).AllTLS && s.wantedMode(d) != modeDisable {
 			c.TLS = s.mutual(c, d)
 		}
 	}
+}
+
+// wantedMode is what the PeerAuthentications say of a service's workloads, told
+// by the labels that all of them have.
+func (s *scope) wantedMode(d destination) mtlsMode {
+	m := serverMTLS(s.v, d.svc.Namespace, func(selector map[string]string) bool {
+		return snapshot.Matches(selector, d.svc.Selector)
+	})
+	return m.on(endpointPort(model.Endpoint{}, d.port))
 }
 
 func (s *scope) mutual(c *ir.Cluster, d destination) *ir.ClientTLS {
