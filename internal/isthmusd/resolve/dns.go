@@ -14,12 +14,16 @@ import (
 
 // dnsEndpoints are the names behind a service that is resolved by DNS: its
 // endpoints, or else its host. They come from the object that declares the
-// service, not from pods, so a cluster may hold them.
+// service, not from pods, so a cluster may hold them. Where endpoints are to be
+// listed and none is usable, there is none.
 func dnsEndpoints(v *snapshot.View, d destination) []ir.Locality {
+	b := newEndpointBuilder(v, d)
 	if d.svc.ExternalName != "" {
+		if b.sharedProxy && proxyItself(d.svc.ExternalName) {
+			return nil
+		}
 		return single(d.svc.ExternalName, d.key.port)
 	}
-	b := newEndpointBuilder(v, d)
 	for _, e := range v.Endpoints(d.svc.ServiceKey) {
 		b.add(e)
 	}
@@ -30,7 +34,8 @@ func dnsEndpoints(v *snapshot.View, d destination) []ir.Locality {
 			out[i].Endpoints[j].TLSMode = ""
 		}
 	}
-	if len(out) > 0 || strings.HasPrefix(d.svc.Host, "*") {
+	listed := d.svc.Resolution == model.ClientSideLB || b.refused
+	if len(out) > 0 || listed || strings.HasPrefix(d.svc.Host, "*") || b.sharedProxy && proxyItself(d.svc.Host) {
 		return out
 	}
 	return single(d.svc.Host, endpointPort(model.Endpoint{}, d.port))

@@ -111,7 +111,11 @@ func addressed(t egressTarget) []ir.Locality {
 	if len(t.svc.Addresses) != 1 || !t.svc.Addresses[0].IsSingleIP() {
 		return nil
 	}
-	return single(t.svc.Addresses[0].Addr().String(), endpointPort(model.Endpoint{}, t.port))
+	address := t.svc.Addresses[0].Addr().String()
+	if t.svc.Namespace != t.s.root && proxyItself(address) {
+		return nil
+	}
+	return single(address, endpointPort(model.Endpoint{}, t.port))
 }
 
 // credentialsPresent is false while a secret is missing that a cluster needs.

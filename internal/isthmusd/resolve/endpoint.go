@@ -5,6 +5,7 @@ package resolve
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -75,12 +76,28 @@ type endpointBuilder struct {
 	near    localityPolicy
 	byPlace map[place][]ir.Endpoint
 	modes   map[string]mtls // of namespaces whose PeerAuthentications select nobody in particular
+	// sharedProxy is set at a gateway for what tenants declare: none of them may
+	// lead it to its own agent, or to where clouds serve its machine's credentials.
+	sharedProxy bool
+	refused     bool // whether that has left an endpoint out
 }
 
 func newEndpointBuilder(v *snapshot.View, d destination) *endpointBuilder {
 	return &endpointBuilder{
 		v: v, d: d, near: newLocalityPolicy(v, d.policy), byPlace: map[place][]ir.Endpoint{}, modes: map[string]mtls{},
+		sharedProxy: v.ProxyType() == typeRouter && d.svc.Namespace != v.Config().Namespace,
 	}
+}
+
+// proxyItself tells whether an address means the machine that connects to it.
+func proxyItself(address string) bool {
+	name := strings.TrimSuffix(strings.ToLower(address), ".")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	ip = ip.Unmap().WithZone("")
+	return err == nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast())
 }
 
 func (b *endpointBuilder) add(e model.Endpoint) {
@@ -96,6 +113,10 @@ func (b *endpointBuilder) add(e model.Endpoint) {
 	}
 	port := endpointPort(e, b.d.port)
 	if port == 0 && !strings.HasPrefix(e.Address, "/") {
+		return
+	}
+	if b.sharedProxy && (strings.HasPrefix(e.Address, "/") || proxyItself(e.Address)) {
+		b.refused = true
 		return
 	}
 	at := place{e.Locality, b.near.priority(e)}

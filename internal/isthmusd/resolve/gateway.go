@@ -211,7 +211,6 @@ func (b *gatewayBuilder) add(s server) {
 		b.addTLS(s, ir.Chain{Name: s.routeName(), HTTP: gatewayHTTP(b.s.v, s)})
 	case s.isPassthrough():
 		for _, c := range b.l4(s, (*routing).tls) {
-			c.Match.ServerNames = slices.DeleteFunc(slices.Clone(c.Match.ServerNames), func(n string) bool { return !b.open(s, n) })
 			b.claim(c)
 		}
 	case s.terminates():
@@ -223,11 +222,6 @@ func (b *gatewayBuilder) add(s server) {
 			b.addPlain(c)
 		}
 	}
-}
-
-// open tells whether any host of the server covers the name, whatever its namespace.
-func (b *gatewayBuilder) open(s server, name string) bool {
-	return slices.ContainsFunc(s.hosts(), func(h string) bool { return covers(h, name) })
 }
 
 func (b *gatewayBuilder) addPlain(c ir.Chain) {
@@ -261,12 +255,19 @@ func (b *gatewayBuilder) claim(c ir.Chain) {
 	}
 }
 
-// l4 collects the TCP or TLS routes of the VirtualServices bound to a server.
+// l4 collects the TCP or TLS routes of the VirtualServices bound to a server. A
+// server name counts only below a host that the VirtualService has there: what
+// the server leaves to another namespace is not to be had by naming it in a match.
 func (b *gatewayBuilder) l4(s server, chains func(*routing, *model.VirtualService) []ir.Chain) []ir.Chain {
 	var out []ir.Chain
 	r := gatewayRouting(b.s, s)
 	for _, vs := range boundTo(b.s, s) {
-		out = append(out, chains(r, vs.vs)...)
+		for _, c := range chains(r, vs.vs) {
+			c.Match.ServerNames = slices.DeleteFunc(slices.Clone(c.Match.ServerNames), func(n string) bool {
+				return !slices.ContainsFunc(vs.domains, func(d string) bool { return covers(d, strings.ToLower(n)) })
+			})
+			out = append(out, c)
+		}
 	}
 	return out
 }

@@ -74,7 +74,11 @@ func headerName(name string) string {
 }
 
 func headerOps(h *networking.Headers) ir.HeaderOps {
-	return ir.HeaderOps{Request: headerChange(h.GetRequest()), Response: headerChange(h.GetResponse())}
+	out := ir.HeaderOps{Request: headerChange(h.GetRequest()), Response: headerChange(h.GetResponse())}
+	for _, values := range []map[string]string{out.Response.Add, out.Response.Set} {
+		maps.DeleteFunc(values, func(k, _ string) bool { return untouchable(k) }) // no answer has a host
+	}
+	return out
 }
 
 func headerChange(o *networking.Headers_HeaderOperations) ir.HeaderChange {
