@@ -273,9 +273,11 @@ func (r *routing) plain(svc *model.Service) ir.Route {
 	return out
 }
 
-// Default retries, as in Istio: only what the upstream has not begun to serve.
+// Default retries: only what the upstream has not begun to serve. They are
+// Istio's, and one more that is as safe: a connection that broke before the
+// request was on it, as when a pod dies with its connections in our pool.
 const (
-	defaultRetryOn  = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+	defaultRetryOn  = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes,reset-before-request"
 	defaultAttempts = 2
 )
 
