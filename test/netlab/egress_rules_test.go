@@ -90,7 +90,7 @@ spec:
 	a.HTTP("http://unregistered.example.net/", at, "192.0.2.1:80").Want(403)
 	a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(gw))
 	a.HTTP("https://other.example.net/", "--cacert", lab.OutsideCA()).WantRefused()
-	gw.WantLog("inner|outbound_.443_._.api.example.com")
+	gw.WantLog("BlackHoleCluster", "other.example.net", "spiffe://cluster.local/ns/default/sa/a")
 }
 
 func TestPoliciesOfAHostMeanTheSameThroughTheGateway(t *testing.T) {

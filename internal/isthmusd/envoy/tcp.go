@@ -4,6 +4,7 @@
 package envoy
 
 import (
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,17 +15,12 @@ import (
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	snidfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 )
-
-// peerState is the key under which a chain keeps its peer's identity for
-// internal listeners.
-const peerState = "isthmus.peer"
 
 // earlyData is what is held of a client that speaks before the handshake is known.
 const earlyData = 64 << 10
@@ -64,7 +60,7 @@ func (p *packer) tcp(t *ir.TCP) *listenerv3.Filter {
 func (p *packer) keepPeer() *listenerv3.Filter {
 	return p.networkFilter("envoy.filters.network.set_filter_state", &netstatev3.Config{
 		OnDownstreamTlsHandshake: []*statev3.FilterStateValue{{
-			Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: peerState},
+			Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: ir.PeerState},
 			FactoryKey:         "envoy.string",
 			SharedWithUpstream: statev3.FilterStateValue_TRANSITIVE,
 			ReadOnly:           true,
@@ -84,44 +80,24 @@ func (p *packer) callers(c *ir.Callers) *listenerv3.Filter {
 func callerRules(c *ir.Callers) *rbacv3.RBAC {
 	var ids []*rbacv3.Principal
 	for _, name := range c.Principals {
-		ids = append(ids, principal(name, c))
-	}
-	perm := &rbacv3.Permission{Rule: &rbacv3.Permission_Any{Any: true}}
-	if len(c.ServerNames) > 0 {
-		perm = serverNames(c.ServerNames)
+		ids = append(ids, principal(name))
 	}
 	return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{
-		"callers": {Principals: ids, Permissions: []*rbacv3.Permission{perm}},
+		"callers": {
+			Principals:  ids,
+			Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_Any{Any: true}}},
+		},
 	}}
 }
 
-func principal(name string, c *ir.Callers) *rbacv3.Principal {
-	m := stringMatcher(ir.StringMatch{Kind: ir.MatchExact, Value: name})
-	if n := len(name); n > 0 && name[n-1] == '*' {
-		m = stringMatcher(ir.StringMatch{Kind: ir.MatchPrefix, Value: name[:n-1]})
-	}
-	if c.FromState {
-		return &rbacv3.Principal{Identifier: &rbacv3.Principal_FilterState{FilterState: &matcherv3.FilterStateMatcher{
-			Key:     peerState,
-			Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: m},
-		}}}
+func principal(name string) *rbacv3.Principal {
+	m := ir.StringMatch{Kind: ir.MatchExact, Value: name}
+	if prefix, ok := strings.CutSuffix(name, "*"); ok {
+		m = ir.StringMatch{Kind: ir.MatchPrefix, Value: prefix}
 	}
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Authenticated_{
-		Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m},
+		Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: stringMatcher(m)},
 	}}
-}
-
-// serverNames matches the requested name exactly, or below a leading "*.".
-func serverNames(names []string) *rbacv3.Permission {
-	var any []*rbacv3.Permission
-	for _, n := range names {
-		m := ir.StringMatch{Kind: ir.MatchExact, Value: n, IgnoreCase: true}
-		if len(n) > 1 && n[0] == '*' {
-			m.Kind, m.Value = ir.MatchSuffix, n[1:]
-		}
-		any = append(any, &rbacv3.Permission{Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: stringMatcher(m)}})
-	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_OrRules{OrRules: &rbacv3.Permission_Set{Rules: any}}}
 }
 
 func (p *packer) dynamicHost(d *ir.DynamicHost) *listenerv3.Filter {

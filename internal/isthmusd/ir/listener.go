@@ -108,23 +108,22 @@ type Chain struct {
 	TLS *ServerTLS
 	// Callers restricts who may connect; nil means anybody.
 	Callers *Callers
-	// KeepPeer copies the peer's identity into state that internal listeners see.
+	// KeepPeer copies the peer's identity into PeerState, which internal listeners see.
 	KeepPeer bool
-	// ForwardSNI makes the upstream name come from the client's SNI.
+	// DynamicHost takes the upstream's name from the client's SNI.
 	DynamicHost *DynamicHost
 	HTTP        *HTTP
 	TCP         *TCP
 }
 
-// Callers is a list of allowed peers: identities and addresses.
+// PeerState is where a chain with KeepPeer keeps the client's identity.
+const PeerState = "isthmus.peer"
+
+// Callers is a list of allowed peers.
 type Callers struct {
 	StatPrefix string
 	// Principals are SPIFFE URIs; one ending in "*" allows every identity with that prefix.
 	Principals []string
-	// ServerNames, when not empty, further restricts the requested name.
-	ServerNames []string
-	// FromState takes the identity from state set by KeepPeer instead of the connection's own certificate.
-	FromState bool
 }
 
 // DynamicHost resolves the host that the client names in its SNI.

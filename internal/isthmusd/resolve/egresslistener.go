@@ -148,7 +148,6 @@ func innerListener(t egressTarget) *ir.Listener {
 	if t.dynamic() {
 		c.DynamicHost = &ir.DynamicHost{Port: endpointPort(model.Endpoint{}, t.port), Cache: dnsCache(v)}
 	}
-	refused := egressLog(v)
 	return &ir.Listener{
 		Name:      t.innerName(),
 		Direction: ir.Outbound,
@@ -156,7 +155,7 @@ func innerListener(t egressTarget) *ir.Listener {
 		Inspect:   ir.Inspection{TLS: true, Timeout: detectionTimeout(v)},
 		Chains:    []ir.Chain{c},
 		Default: &ir.Chain{Name: "sni_mismatch", TCP: &ir.TCP{
-			StatPrefix: "sni_mismatch", Clusters: one(blackHoleCluster), AccessLog: refused,
+			StatPrefix: "sni_mismatch", Clusters: one(blackHoleCluster), AccessLog: innerLog(v),
 		}},
 	}
 }
@@ -171,6 +170,22 @@ func egressLog(v *snapshot.View) *ir.AccessLog {
 		a.Format = strings.TrimSuffix(textFormat, "\n") + peerField
 	case len(a.Fields) > 0 && v.Mesh().GetAccessLogFormat() == "":
 		a.Fields["downstream_peer"] = strings.TrimSpace(peerField)
+	}
+	return a
+}
+
+// innerLog names the caller although the certificate was seen one listener before.
+func innerLog(v *snapshot.View) *ir.AccessLog {
+	a := egressLog(v)
+	if a == nil {
+		return nil
+	}
+	kept := func(s string) string {
+		return strings.ReplaceAll(s, "%DOWNSTREAM_PEER_URI_SAN%", "%FILTER_STATE("+ir.PeerState+":PLAIN)%")
+	}
+	a.Format = kept(a.Format)
+	for k, f := range a.Fields {
+		a.Fields[k] = kept(f)
 	}
 	return a
 }
