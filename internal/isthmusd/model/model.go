@@ -19,6 +19,9 @@ type Key struct{ Namespace, Name string }
 
 func (k Key) String() string { return k.Namespace + "/" + k.Name }
 
+// InNamespace is the namespace, for code that is generic over kinds.
+func (k Key) InNamespace() string { return k.Namespace }
+
 // Kinds of objects that declare services.
 const (
 	KindService      = "Service"

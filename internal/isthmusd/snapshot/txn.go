@@ -62,7 +62,7 @@ func (x *Txn) finish(old *Snapshot) *Snapshot {
 			gateways: x.gateways.commit(), sidecars: x.sidecars.commit(),
 			peerAuthentications: x.peerAuthentications.commit(),
 		},
-		revision: old.revision + 1, config: x.config, mesh: x.mesh,
+		revision: old.revision + 1, config: x.config, members: newMembers(x.config.Members), mesh: x.mesh,
 	}
 }
 

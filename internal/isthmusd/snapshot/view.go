@@ -18,7 +18,8 @@ import (
 
 // View answers questions about one Snapshot for one proxy, and records each.
 // Everything that it returns is shared and must not be modified. It's for one
-// goroutine.
+// goroutine. Istio objects of namespaces that are neither members nor the root
+// are not there for it.
 type View struct {
 	s   *Snapshot
 	p   *model.Proxy
@@ -44,41 +45,44 @@ func (v *View) Mesh() *meshconfig.MeshConfig {
 func (v *View) Service(k model.ServiceKey) *model.Service {
 	key := serviceKey(k)
 	v.rec.read(Services, ByKey, key)
-	s, _ := v.s.services.get(key)
+	s, ok := v.s.services.get(key)
+	if !ok || len(governedServices(v, []*model.Service{s})) == 0 {
+		return nil
+	}
 	return s
 }
 
 // Services lists all services by age, namespace, host.
 func (v *View) Services() []*model.Service {
 	v.rec.read(Services, All, "")
-	return v.s.allServices()
+	return governedServices(v, v.s.allServices())
 }
 
 // ServicesByHost lists the services that declare exactly this host, in whatever
 // namespace, by age.
 func (v *View) ServicesByHost(host string) []*model.Service {
 	v.rec.read(Services, ByHost, host)
-	return v.s.services.list(ByHost, host)
+	return governedServices(v, v.s.services.list(ByHost, host))
 }
 
 // ServicesByNamespace lists the services of a namespace by age.
 func (v *View) ServicesByNamespace(ns string) []*model.Service {
 	v.rec.read(Services, ByNamespace, ns)
-	return v.s.services.list(ByNamespace, ns)
+	return governedServices(v, v.s.services.list(ByNamespace, ns))
 }
 
 // ServicesByPort lists the services that have a port with this number, by age.
 func (v *View) ServicesByPort(port uint32) []*model.Service {
 	key := strconv.Itoa(int(port))
 	v.rec.read(Services, ByPort, key)
-	return v.s.services.list(ByPort, key)
+	return governedServices(v, v.s.services.list(ByPort, key))
 }
 
 // ServicesByAddress lists the services with this virtual address, by age;
 // ranges of addresses do not count.
 func (v *View) ServicesByAddress(ip string) []*model.Service {
 	v.rec.read(Services, ByAddress, ip)
-	return v.s.services.list(ByAddress, ip)
+	return governedServices(v, v.s.services.list(ByAddress, ip))
 }
 
 // ServicesSelecting lists the services of a namespace whose selector matches
@@ -172,13 +176,16 @@ func (v *View) Secret(k model.Key) *model.Secret {
 // VirtualServices lists all of them, oldest first.
 func (v *View) VirtualServices() []*model.VirtualService {
 	v.rec.read(VirtualServices, All, "")
-	return v.s.allVirtualServices()
+	return governed(v, v.s.allVirtualServices(), namespaceOf)
 }
 
 // VirtualService finds one by name, for delegates; nil if there is none.
 func (v *View) VirtualService(k model.Key) *model.VirtualService {
 	v.rec.read(VirtualServices, ByKey, k.String())
-	s, _ := v.s.virtualServices.get(k.String())
+	s, ok := v.s.virtualServices.get(k.String())
+	if !ok || !v.counts(k.Namespace) {
+		return nil
+	}
 	return s
 }
 
@@ -189,7 +196,7 @@ func (v *View) VirtualServicesByHost(host string) []*model.VirtualService {
 	matched := 0
 	for _, pattern := range covering(host) {
 		v.rec.read(VirtualServices, ByHost, pattern)
-		if vs := v.s.virtualServices.list(ByHost, pattern); len(vs) > 0 {
+		if vs := governed(v, v.s.virtualServices.list(ByHost, pattern), namespaceOf); len(vs) > 0 {
 			out = append(out, vs...)
 			matched++
 		}
@@ -206,7 +213,7 @@ func (v *View) DestinationRulesByHost(host string) []*model.DestinationRule {
 	var out []*model.DestinationRule
 	for _, pattern := range covering(host) {
 		v.rec.read(DestinationRules, ByHost, pattern)
-		out = append(out, v.s.destinationRules.list(ByHost, pattern)...)
+		out = append(out, governed(v, v.s.destinationRules.list(ByHost, pattern), namespaceOf)...)
 	}
 	return out
 }
@@ -214,19 +221,19 @@ func (v *View) DestinationRulesByHost(host string) []*model.DestinationRule {
 // Gateways lists all of them, oldest first.
 func (v *View) Gateways() []*model.Gateway {
 	v.rec.read(Gateways, All, "")
-	return v.s.gateways.list(All, "")
+	return governed(v, v.s.gateways.list(All, ""), namespaceOf)
 }
 
 // Sidecars lists those of a namespace, oldest first.
 func (v *View) Sidecars(ns string) []*model.Sidecar {
 	v.rec.read(Sidecars, ByNamespace, ns)
-	return v.s.sidecars.list(ByNamespace, ns)
+	return governed(v, v.s.sidecars.list(ByNamespace, ns), namespaceOf)
 }
 
 // PeerAuthentications lists those of a namespace, oldest first.
 func (v *View) PeerAuthentications(ns string) []*model.PeerAuthentication {
 	v.rec.read(PeerAuthentications, ByNamespace, ns)
-	return v.s.peerAuthentications.list(ByNamespace, ns)
+	return governed(v, v.s.peerAuthentications.list(ByNamespace, ns), namespaceOf)
 }
 
 // covering lists the host and the wildcards that cover it, most specific first:
