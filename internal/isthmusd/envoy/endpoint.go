@@ -23,9 +23,6 @@ const (
 // Assignment turns endpoints into a ClusterLoadAssignment.
 func Assignment(a ir.Assignment) (*endpointv3.ClusterLoadAssignment, error) {
 	m := assignment(a.Name, a.Localities)
-	if a.Overprovisioning > 0 {
-		m.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: u32(a.Overprovisioning)}
-	}
 	return m, (&packer{}).done("assignment", a.Name)
 }
 
@@ -50,8 +47,7 @@ func assignment(name string, ls []ir.Locality) *endpointv3.ClusterLoadAssignment
 func endpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 	return &endpointv3.LbEndpoint{
 		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address:  endpointAddress(e),
-			Hostname: e.HostName,
+			Address: endpointAddress(e),
 		}},
 		LoadBalancingWeight: u32(max(e.Weight, 1)),
 		Metadata:            endpointMetadata(e),

@@ -66,8 +66,6 @@ func routeMatch(m ir.RouteMatch) *routev3.RouteMatch {
 	case m.Path.Kind == ir.MatchRegex:
 		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Path.Value)}
 		out.CaseSensitive = nil
-	case m.Path.Kind == ir.MatchPrefix && m.Segments:
-		out.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: m.Path.Value}
 	case m.Path.Kind == ir.MatchPrefix:
 		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: m.Path.Value}
 	case m.Path.Value == "":

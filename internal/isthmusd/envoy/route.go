@@ -170,11 +170,8 @@ func weighted(cs []ir.WeightedCluster) *routev3.WeightedCluster {
 }
 
 func setRewrite(m *routev3.RouteAction, f *ir.Forward) {
-	switch {
-	case f.Rewrite.Authority != "":
+	if f.Rewrite.Authority != "" {
 		m.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: f.Rewrite.Authority}
-	case f.HostFromUpstream:
-		m.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: yes()}
 	}
 	switch {
 	case f.Rewrite.HasPrefix:

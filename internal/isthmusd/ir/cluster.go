@@ -45,7 +45,7 @@ const (
 type Cluster struct {
 	Name      string
 	Discovery Discovery
-	// Endpoints is the name of the assignment that an EDS cluster asks for.
+	// Assignment is the name of the set of endpoints that an EDS cluster asks for.
 	Assignment string
 	// Localities of Static and DNS clusters.
 	Localities []Locality
@@ -67,9 +67,6 @@ type Cluster struct {
 	Services []ServiceRef
 	// Config is the path of the object that shaped the cluster.
 	Config string
-	// SubsetOf keeps the port in metadata for tools.
-	DefaultPort   uint32
-	ProxyProtocol string
 }
 
 // ServiceRef names a service for tools.
@@ -133,7 +130,6 @@ type Outlier struct {
 	Interval     time.Duration
 	BaseEjection time.Duration
 	MaxPercent   uint32
-	MinHealth    uint32
 }
 
 // Locality is endpoints of one place.
@@ -155,16 +151,12 @@ type Endpoint struct {
 	TLSMode string
 	// Workload describes the endpoint for telemetry.
 	Workload string
-	// HostName is sent as authority where routes ask for it.
-	HostName string
 }
 
 // Assignment is the endpoints of an EDS cluster.
 type Assignment struct {
 	Name       string
 	Localities []Locality
-	// Overprovisioning 0 keeps Envoy's factor.
-	Overprovisioning uint32
 }
 
 // Secret is TLS material for a gateway: a key pair, or authorities only.

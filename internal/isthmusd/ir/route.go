@@ -52,11 +52,9 @@ type NamedMatch struct {
 // RouteMatch selects requests; all conditions hold.
 type RouteMatch struct {
 	// Path; its zero value matches every path.
-	Path StringMatch
-	// Segments makes a prefix match whole path segments only.
-	Segments bool
-	Headers  []NamedMatch
-	Query    []NamedMatch
+	Path    StringMatch
+	Headers []NamedMatch
+	Query   []NamedMatch
 }
 
 // HeaderOps changes headers on the way in and back.
@@ -101,9 +99,7 @@ type Forward struct {
 	Retry   *Retry
 	Mirrors []Mirror
 	Rewrite Rewrite
-	// HostFromUpstream rewrites the authority to the chosen endpoint's host name.
-	HostFromUpstream bool
-	Hash             []HashPolicy
+	Hash    []HashPolicy
 }
 
 // Rewrite of path and authority; at most one of Prefix, Regex and FullPath.

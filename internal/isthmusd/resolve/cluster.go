@@ -87,10 +87,9 @@ func outbound(s *scope, k subsetKey) *ir.Cluster {
 		return nil
 	}
 	c := &ir.Cluster{
-		Name:        outboundCluster(k.port, k.subset, k.host),
-		Protocol:    upstreamProtocol(d.port.Protocol),
-		Services:    []ir.ServiceRef{serviceRef(d.svc)},
-		DefaultPort: k.port,
+		Name:     outboundCluster(k.port, k.subset, k.host),
+		Protocol: upstreamProtocol(d.port.Protocol),
+		Services: []ir.ServiceRef{serviceRef(d.svc)},
 	}
 	if d.policy.rule != nil {
 		c.Config = kindPath(d.policy.rule.Meta, networkingGroup)

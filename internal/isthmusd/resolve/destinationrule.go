@@ -18,7 +18,6 @@ type trafficPolicy struct {
 	pool         *networking.ConnectionPoolSettings
 	outlier      *networking.OutlierDetection
 	tls          *networking.ClientTLSSettings
-	proxy        *networking.TrafficPolicy_ProxyProtocol
 	// subset's labels; found tells whether there is such a subset.
 	labels map[string]string
 	found  bool
@@ -121,9 +120,6 @@ func (t *trafficPolicy) set(p *networking.TrafficPolicy, port uint32) {
 	}
 	if p.GetTls() != nil {
 		t.tls = p.GetTls()
-	}
-	if p.GetProxyProtocol() != nil {
-		t.proxy = p.GetProxyProtocol()
 	}
 	for _, l := range p.GetPortLevelSettings() {
 		if l.GetPort().GetNumber() == port {

@@ -53,10 +53,9 @@ func outsideCluster(t egressTarget) *ir.Cluster {
 		return nil
 	}
 	c := &ir.Cluster{
-		Name:        t.key,
-		Protocol:    upstreamProtocol(t.port.Protocol),
-		Services:    []ir.ServiceRef{serviceRef(t.svc)},
-		DefaultPort: t.port.Number,
+		Name:     t.key,
+		Protocol: upstreamProtocol(t.port.Protocol),
+		Services: []ir.ServiceRef{serviceRef(t.svc)},
 	}
 	if t.bytesOnly() {
 		c.Protocol = ir.Bytes

@@ -295,7 +295,8 @@ func tcpChain(s *scope, svc *model.Service, p model.Port) ir.Chain {
 	cluster := outboundCluster(k.port, "", k.host)
 	return ir.Chain{Name: cluster, TCP: &ir.TCP{
 		StatPrefix: cluster, Clusters: one(cluster), AccessLog: accessLog(s.v),
-		HashSource: s.policy(k).loadBalancer.GetConsistentHash().GetUseSourceIp(),
+		HashSource:  s.policy(k).loadBalancer.GetConsistentHash().GetUseSourceIp(),
+		IdleTimeout: max(s.policy(k).pool.GetTcp().GetIdleTimeout().AsDuration(), 0),
 	}}
 }
 

@@ -141,7 +141,6 @@ func outlierDetection(o *networking.OutlierDetection) *ir.Outlier {
 		Interval:           max(o.GetInterval().AsDuration(), 0),
 		BaseEjection:       max(o.GetBaseEjectionTime().AsDuration(), 0),
 		MaxPercent:         percent(o.GetMaxEjectionPercent()),
-		MinHealth:          percent(o.GetMinHealthPercent()),
 	}
 	if out.SplitLocal {
 		out.ConsecutiveLocal = value(o.GetConsecutiveLocalOriginFailures())
