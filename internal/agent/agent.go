@@ -142,21 +142,24 @@ func (a *agent) statusServer(life context.Context, quit func()) *status.Server {
 	if to.Is6() {
 		from = probeFrom6
 	}
-	return status.NewServer(status.Options{
+	o := status.Options{
 		Envoy:     a.admin,
 		Probers:   a.config.Application.Probers,
 		ProbeFrom: from,
 		ProbeTo:   to.String(),
 		App:       a.config.Application.Metrics,
 		Agent:     a.metrics,
-		Drain: func() {
+		Log:       a.log,
+	}
+	if a.config.Bootstrap.Node.Role != bootstrap.Router {
+		o.Quit = quit
+		o.Drain = func() {
 			if err := a.admin.DrainListeners(life); err != nil {
 				a.log.Error(err, "drain on request")
 			}
-		},
-		Quit: quit,
-		Log:  a.log,
-	})
+		}
+	}
+	return status.NewServer(o)
 }
 
 func (a *agent) keeper() *credential.Keeper {

@@ -41,7 +41,9 @@ type Options struct {
 	App *Target
 	// Agent's own metrics.
 	Agent prometheus.Gatherer
-	// Drain and Quit are called at most once each, without waiting.
+	// Drain and Quit are called at most once each, without waiting. Nil means that
+	// nobody may ask for it: a gateway's own Envoy calls from loopback on behalf of
+	// others, who choose the name that it resolves.
 	Drain, Quit func()
 	Log         logr.Logger
 }
@@ -74,8 +76,12 @@ func (s *Server) Handler() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/healthz/ready", s.ready)
 	m.HandleFunc("/stats/prometheus", s.metrics)
-	m.HandleFunc("POST /drain", localOnly(s.options.Drain))
-	m.HandleFunc("POST /quitquitquit", localOnly(s.options.Quit))
+	if s.options.Drain != nil {
+		m.HandleFunc("POST /drain", localOnly(s.options.Drain))
+	}
+	if s.options.Quit != nil {
+		m.HandleFunc("POST /quitquitquit", localOnly(s.options.Quit))
+	}
 	probe := newProber(s.options.Probers, s.options.ProbeFrom, s.options.ProbeTo)
 	m.Handle("/app-health/", probe)
 	m.Handle("/app-lifecycle/", probe)

@@ -134,6 +134,20 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
+func TestAGatewayTakesNoOrders(t *testing.T) {
+	t.Parallel()
+	h := NewServer(Options{Envoy: envoy{}}).Handler()
+	for _, path := range []string{"/quitquitquit", "/drain"} {
+		r := httptest.NewRequest(http.MethodPost, path, nil)
+		r.RemoteAddr = "127.0.0.1:1234"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusNotFound {
+			t.Errorf("POST %s: got %d, want 404", path, w.Code)
+		}
+	}
+}
+
 func TestOnlyThePodEndsItself(t *testing.T) {
 	t.Parallel()
 	quits := 0
