@@ -8,6 +8,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,11 @@ func TestArgs(t *testing.T) {
 
 func TestProcessTellsHowItEnded(t *testing.T) {
 	t.Parallel()
+	// Real programs would stumble over Envoy's arguments, some before the signal comes.
+	patient := filepath.Join(t.TempDir(), "patient")
+	if err := os.WriteFile(patient, []byte("#!/bin/sh\nexec /bin/sleep 60\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	tests := map[string]struct {
 		path string
 		stop bool
@@ -35,7 +42,7 @@ func TestProcessTellsHowItEnded(t *testing.T) {
 	}{
 		"ended well":  {path: "/bin/true", want: 0},
 		"ended badly": {path: "/bin/false", want: 1},
-		"was stopped": {path: "/usr/bin/yes", stop: true, want: 143},
+		"was stopped": {path: patient, stop: true, want: 143},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
