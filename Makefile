@@ -20,6 +20,7 @@ help: ## list the targets
 
 .PHONY: build
 build: generate-crds ## build the programs into bin/
+	$(call say,building the programs (some minutes the first time))
 	go build -ldflags="$(LDFLAGS)" -o $(BIN)/ ./cmd/...
 	go build -ldflags="-s -w" -o $(BIN)/testapp ./test/app
 
@@ -38,11 +39,13 @@ verify: generate ## fail if a generated file is not what its source says
 
 .PHONY: lint
 lint: bin/golangci-lint generate-crds ## golangci-lint over every package
+	$(call say,linting)
 	bin/golangci-lint run ./...
 	cd $(TESTCLUSTER) && go vet ./cmd/... ./internal/...
 
 .PHONY: test
 test: system build tools images ## unit, envtest, netlab, and one journey per topology in a real cluster
+	$(call say,testing (compiling for the race detector takes some minutes the first time))
 	go run ./test/suite
 
 .PHONY: unit
@@ -87,6 +90,7 @@ tools: bin/envoy devcluster ## what the tests need besides the programs
 
 .PHONY: devcluster
 devcluster: ## the embedded cluster's command and its Kubernetes binaries
+	$(call say,building the embedded cluster's command)
 	cd $(TESTCLUSTER) && go build -o ../../$(DEVCLUSTER) ./cmd/devcluster
 	$(DEVCLUSTER) binaries
 
@@ -109,7 +113,7 @@ bin/golangci-lint: tools/lint/go.sum
 
 .PHONY: system
 system: ## install the system packages that the tests need
-	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	@missing=$$(for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done; python3 -m pip --version >/dev/null 2>&1 || echo python3-pip); \
 	test -z "$$missing" || { echo "==> installing" $$missing; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
