@@ -143,10 +143,22 @@ func parseReply(out string, err error) (Reply, error) {
 	return Reply{}, err
 }
 
-// ProxyLog finds the newest line with the text in the proxy's log of an app's
-// pod. Proxies flush their logs every 100 ms, hence the wait of up to 3 s.
+// ProxyLog finds the newest line with the text in the proxy's log of an app's pod.
 func (e *Env) ProxyLog(ctx context.Context, namespace, app, text string, since time.Time) (string, error) {
-	p, err := e.Pod(ctx, namespace, app)
+	return e.proxyLog(ctx, namespace, "app="+app, text, since)
+}
+
+// egressGateway selects the egress gateway's pods.
+const egressGateway = "isthmus.dev/gateway=egress"
+
+// GatewayLog is ProxyLog for the egress gateway.
+func (e *Env) GatewayLog(ctx context.Context, text string, since time.Time) (string, error) {
+	return e.proxyLog(ctx, e.Namespace, egressGateway, text, since)
+}
+
+// proxyLog waits for up to 3 s: proxies flush their logs every 100 ms.
+func (e *Env) proxyLog(ctx context.Context, namespace, selector, text string, since time.Time) (string, error) {
+	p, err := e.Kube.Pod(ctx, namespace, selector)
 	if err != nil {
 		return "", err
 	}
@@ -188,7 +200,7 @@ func (e *Env) Visits(ctx context.Context, host string, since time.Time, ok func(
 
 // GatewayIPs are the addresses of the egress gateway's pods.
 func (e *Env) GatewayIPs(ctx context.Context) (map[string]bool, error) {
-	p, err := e.Kube.Pod(ctx, e.Namespace, "isthmus.dev/gateway=egress")
+	p, err := e.Kube.Pod(ctx, e.Namespace, egressGateway)
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ func leavingByGateway() []Flow {
 	return []Flow{
 		{Name: "client -> allowed host, HTTP", Expect: "200, seen from the gateway", Probe: callHost("client", allowed, "http", fromGateway)},
 		{Name: "client -> allowed host, HTTPS", Expect: "200, seen from the gateway", Probe: callHost("client", allowed, "https", fromGateway)},
+		{Name: "identity at the egress gateway", Expect: "the client's", Probe: identityAtGateway},
 		{Name: "VirtualService on allowed host", Expect: "3 tries in all", Probe: retriesOnce},
 		{Name: "client -> forbidden host, HTTP", Expect: "502 by its own proxy", Probe: forbiddenHTTP},
 		{Name: "client -> forbidden host, HTTPS", Expect: "refused", Probe: refused("client", "http", "https://"+hostname(other)+"/", "--insecure")},
@@ -116,6 +117,22 @@ func callHost(app, host, scheme string, from origin) func(context.Context, *Env)
 		}
 		return judge(ok && r.Status == 200 && len(vs) == 1, known, "%s", r)
 	}
+}
+
+// identityAtGateway asks the gateway's access log who it was that called out.
+func identityAtGateway(ctx context.Context, e *Env) Observation {
+	const want = "spiffe://cluster.local/ns/shop/sa/client"
+	since, id := time.Now().Add(-time.Second), e.Nonce()
+	r, err := e.Call(ctx, Shop, "client", "http", "http://"+hostname(allowed)+"/"+id)
+	if err != nil {
+		return bad(err)
+	}
+	line, err := e.GatewayLog(ctx, id, since)
+	if err != nil {
+		return bad(err)
+	}
+	_, peer, _ := strings.Cut(line, "peer=")
+	return judge(r.Status == 200 && peer == want, "access log of the egress gateway", "%s", peer)
 }
 
 // retriesOnce calls a path that always fails: attempts: 2 means three requests
