@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -297,4 +298,51 @@ func Condition(o *unstructured.Unstructured, kind string) (status, reason, messa
 		}
 	}
 	return "", "", ""
+}
+
+// Labelled lists every object of every served kind with the label, as
+// "Kind namespace/name", sorted.
+func (c *Client) Labelled(ctx context.Context, selector string) ([]string, error) {
+	lists, err := c.Typed.Discovery().ServerPreferredResources()
+	if err != nil {
+		return nil, fmt.Errorf("discover kinds: %w", err)
+	}
+	var out []string
+	for _, l := range lists {
+		gv, err := schema.ParseGroupVersion(l.GroupVersion)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range l.APIResources {
+			if !slices.Contains(r.Verbs, "list") {
+				continue
+			}
+			objs, err := c.Dynamic.Resource(gv.WithResource(r.Name)).List(ctx, metav1.ListOptions{LabelSelector: selector})
+			if err != nil {
+				return nil, fmt.Errorf("list %s: %w", r.Name, err)
+			}
+			for _, o := range objs.Items {
+				out = append(out, fmt.Sprintf("%s %s/%s", r.Kind, o.GetNamespace(), o.GetName()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// AwaitNone waits until no pod of the namespace has the label.
+func (c *Client) AwaitNone(ctx context.Context, namespace, selector string, limit time.Duration) error {
+	n := 0
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
+		l, err := c.Typed.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return false, err
+		}
+		n = len(l.Items)
+		return n == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%d pods with %s are left in %s: %w", n, selector, namespace, err)
+	}
+	return nil
 }
