@@ -143,10 +143,10 @@ func (f Facts) egress() []topology.Flow {
 		{
 			From: from,
 			To: []topology.Peer{
-				{CIDR: "0.0.0.0/0", Except: []string{"127.0.0.0/8", "169.254.0.0/16"}},
-				{CIDR: "::/0", Except: []string{"::1/128", "fe80::/10", "fd00:ec2::254/128"}},
+				{CIDR: "0.0.0.0/0", Except: append([]string{"127.0.0.0/8", "169.254.0.0/16"}, f.apiServer(netip.Addr.Is4)...)},
+				{CIDR: "::/0", Except: append([]string{"::1/128", "fe80::/10", "fd00:ec2::254/128"}, f.apiServer(netip.Addr.Is6)...)},
 			},
-			Why: "The egress gateway leaves the mesh, but not for addresses of the node or its metadata.",
+			Why: "The egress gateway leaves the mesh, but not for the node, its metadata or the API server: it must be nobody's way there.",
 		},
 		{From: Anyone(), To: []topology.Peer{from}, Ports: tcp(15020, 15021, 15090), Why: "Health and metrics of the egress gateway."},
 	}
@@ -185,6 +185,17 @@ func (f Facts) toControlPlane(from topology.Peer) topology.Flow {
 
 func (f Facts) toEgress(from topology.Peer) topology.Flow {
 	return topology.Flow{From: from, To: append([]topology.Peer{f.egressPods()}, addresses(f.Egress)...), Ports: tcp(EgressPort), Why: "Registered external hosts are reached through the egress gateway."}
+}
+
+// apiServer lists the API server's addresses of one family as ranges.
+func (f Facts) apiServer(family func(netip.Addr) bool) []string {
+	var out []string
+	for _, p := range addresses(f.APIServer.Addresses) {
+		if prefix, err := netip.ParsePrefix(p.CIDR); err == nil && family(prefix.Addr()) {
+			out = append(out, p.CIDR)
+		}
+	}
+	return out
 }
 
 func (s Service) peers() []topology.Peer {

@@ -163,3 +163,23 @@ func TestWhatIsNotThereIsNotAllowed(t *testing.T) {
 		}
 	}
 }
+
+func TestTheEgressGatewayIsNobodysWayToTheAPIServer(t *testing.T) {
+	f := facts()
+	got := map[string][]string{}
+	for why, peers := range from(allowance.Flows(f), allowance.Part("default", "isthmus-system", v1alpha1.ComponentEgressGateway)) {
+		for _, p := range peers {
+			if len(p.Except) > 0 {
+				t.Log(why)
+				got[p.CIDR] = p.Except
+			}
+		}
+	}
+	want := map[string][]string{
+		"0.0.0.0/0": {"127.0.0.0/8", "169.254.0.0/16", "10.96.0.1/32", "192.168.1.10/32"},
+		"::/0":      {"::1/128", "fe80::/10", "fd00:ec2::254/128", "fd00::1/128"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
