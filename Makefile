@@ -75,7 +75,7 @@ bench: generate-crds ## benchmarks of the hot paths
 .PHONY: cluster
 cluster: system tools images ## start the embedded cluster and load the images
 	$(DEVCLUSTER) up
-	$(DEVCLUSTER) load $(IMAGES:%=bin/images/%.tar)
+	$(DEVCLUSTER) load bin/images/*.tar
 
 .PHONY: cluster-down
 cluster-down: ## stop the embedded cluster; leaves nothing behind
