@@ -5,7 +5,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
@@ -112,18 +111,14 @@ func parseConfiguration(data map[string]string) (inject.Config, error) {
 // Validate wants something to read.
 func (o *InjectOptions) Validate() error {
 	if len(o.Files) == 0 {
-		return errors.New("--filename: name the manifests, or - for the input")
+		return errNoFiles
 	}
 	return nil
 }
 
 // Run prints the manifests with proxies.
 func (o *InjectOptions) Run(context.Context) error {
-	stream, err := readInput(o.tool, o.Files)
-	if err != nil {
-		return err
-	}
-	list, err := objects(stream)
+	list, err := manifests(o.tool, o.Files)
 	if err != nil {
 		return err
 	}

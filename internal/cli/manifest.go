@@ -16,6 +16,18 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// errNoFiles is what a verb says that has nothing to read.
+var errNoFiles = errors.New("--filename: name the manifests, or - for the input")
+
+// manifests reads the files, - being the input, and splits them into objects.
+func manifests(t Tool, files []string) ([]*unstructured.Unstructured, error) {
+	stream, err := readInput(t, files)
+	if err != nil {
+		return nil, err
+	}
+	return objects(stream)
+}
+
 // readInput returns what the files hold, one after the other; "-" is the input.
 func readInput(t Tool, files []string) ([]byte, error) {
 	var all bytes.Buffer

@@ -6,7 +6,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -51,18 +50,14 @@ func (o *ValidateOptions) Complete(context.Context, []string) error { return nil
 // Validate wants something to read.
 func (o *ValidateOptions) Validate() error {
 	if len(o.Files) == 0 {
-		return errors.New("--filename: name the manifests, or - for the input")
+		return errNoFiles
 	}
 	return nil
 }
 
 // Run prints every problem and fails if one is a refusal.
 func (o *ValidateOptions) Run(context.Context) error {
-	stream, err := readInput(o.tool, o.Files)
-	if err != nil {
-		return err
-	}
-	list, err := objects(stream)
+	list, err := manifests(o.tool, o.Files)
 	if err != nil {
 		return err
 	}

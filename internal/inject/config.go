@@ -70,7 +70,7 @@ func FromTopology(t topology.Config, m *meshconfig.MeshConfig) Config {
 // immutable and safe for concurrent use.
 type Injector struct {
 	cfg     Config
-	members []labels.Selector
+	members topology.Members
 	bypass  []bypass
 	// defaults is the JSON form of the mesh's default ProxyConfig.
 	defaults map[string]any
@@ -93,12 +93,9 @@ func New(cfg Config) (*Injector, error) {
 		return nil, fmt.Errorf("inject: injection.image must be set")
 	}
 	in := &Injector{cfg: withDefaults(cfg), parsers: parsers()}
-	for i := range cfg.Members {
-		s, err := metav1.LabelSelectorAsSelector(&cfg.Members[i])
-		if err != nil {
-			return nil, fmt.Errorf("inject: members[%d]: %w", i, err)
-		}
-		in.members = append(in.members, s)
+	var err error
+	if in.members, err = topology.CompileMembers(cfg.Members); err != nil {
+		return nil, fmt.Errorf("inject: %w", err)
 	}
 	for i, b := range cfg.Bypass {
 		c, err := compileBypass(b)
@@ -107,7 +104,6 @@ func New(cfg Config) (*Injector, error) {
 		}
 		in.bypass = append(in.bypass, c)
 	}
-	var err error
 	if in.defaults, err = proxyConfigMap(cfg.Mesh.Defaults); err != nil {
 		return nil, fmt.Errorf("inject: default proxy config: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
@@ -99,7 +98,7 @@ func (in *Injector) decide(req Request) (Decision, error) {
 		return leave(SystemNamespace), nil
 	case isInjected(req.Pod):
 		return leave(AlreadyInjected), nil
-	case !in.isMember(req.Namespace):
+	case !in.members.Has(req.Namespace.Labels):
 		return leave(NotMember), nil
 	}
 	w, err := wishOf(req.Pod)
@@ -144,18 +143,6 @@ func (in *Injector) ifServed(rev string, why Reason) Decision {
 
 func (in *Injector) isSystem(namespace string) bool {
 	return strings.HasPrefix(namespace, "kube-") || namespace == operatorNamespace || namespace == in.cfg.Namespace
-}
-
-func (in *Injector) isMember(ns Namespace) bool {
-	if len(in.members) == 0 {
-		return true
-	}
-	for _, s := range in.members {
-		if s.Matches(labels.Set(ns.Labels)) {
-			return true
-		}
-	}
-	return false
 }
 
 // isInjected tells whether some injector, ours or Istio's, has been here. The

@@ -22,23 +22,22 @@ func entering() []Flow {
 			if err != nil {
 				return bad(err)
 			}
-			peer := peerOf(r.Field("body", "headers", peerHeader), r.Field("headers", peerHeader))
+			peer := peerOf(r.Field("headers", peerHeader))
 			return judge(r.Status == 200 && r.Field("name") == "web" && strings.Contains(peer, "/sa/ingress"),
 				"web's proxy saw "+peer, "%s from %s", r, r.Field("name"))
 		},
 	}}
 }
 
-// peerOf takes the SPIFFE identity out of the first of the headers that has one.
-func peerOf(headers ...string) string {
-	for _, h := range headers {
-		if _, after, ok := strings.Cut(h, "URI=spiffe://"); ok {
-			id, _, _ := strings.Cut(after, ";")
-			id, _, _ = strings.Cut(id, ",")
-			return "spiffe://" + id
-		}
+// peerOf takes the SPIFFE identity out of the header.
+func peerOf(header string) string {
+	_, after, ok := strings.Cut(header, "URI=spiffe://")
+	if !ok {
+		return "no identity"
 	}
-	return "no identity"
+	id, _, _ := strings.Cut(after, ";")
+	id, _, _ = strings.Cut(id, ",")
+	return "spiffe://" + id
 }
 
 // inside are calls between members, and one of somebody who is not.

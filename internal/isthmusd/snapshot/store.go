@@ -23,7 +23,7 @@ type Store struct {
 // topology and mesh configuration until a commit sets others.
 func NewStore(c topology.Config, m *meshconfig.MeshConfig) *Store {
 	s := &Store{}
-	s.current.Store(&Snapshot{tables: newTables(), config: c, members: newMembers(c.Members), mesh: m})
+	s.current.Store(&Snapshot{tables: newTables(), config: c, members: membersOf(c), mesh: m})
 	return s
 }
 
@@ -52,7 +52,7 @@ type Snapshot struct {
 	tables
 	revision uint64
 	config   topology.Config
-	members  members
+	members  topology.Members
 	mesh     *meshconfig.MeshConfig
 	memo     memo
 }
