@@ -68,7 +68,11 @@ func fromLoopback(next http.Handler) http.Handler {
 
 func (d *Daemon) ready(w http.ResponseWriter, _ *http.Request) {
 	if !d.catalog.Ready() {
-		http.Error(w, "waiting for "+strings.Join(d.ingest.Queue().Waiting(), ", "), http.StatusServiceUnavailable)
+		waiting := d.ingest.Queue().Waiting()
+		if len(waiting) == 0 {
+			waiting = []string{"the first configuration to be built"}
+		}
+		http.Error(w, "waiting for "+strings.Join(waiting, ", "), http.StatusServiceUnavailable)
 		return
 	}
 	_, _ = fmt.Fprintln(w, "ready") // the client is gone if this fails

@@ -30,20 +30,28 @@ type Dir struct {
 	Path      string
 	Converter Converter
 	Log       *slog.Logger
+
+	queue  *Queue
+	synced func()
+}
+
+// Attach implements Source.
+func (d *Dir) Attach(q *Queue) {
+	d.queue, d.synced = q, q.Expect("configuration directory "+d.Path)
 }
 
 // Run reads the directory and follows it.
-func (d *Dir) Run(ctx context.Context, q *Queue, synced func()) error {
+func (d *Dir) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", d.Path, err)
 	}
 	defer func() { _ = w.Close() }()
-	t := newTree(d.Path, d.Converter, q)
+	t := newTree(d.Path, d.Converter, d.queue)
 	if err := t.scan(w.Add); err != nil {
 		return fmt.Errorf("read %s: %w", d.Path, err)
 	}
-	synced()
+	d.synced()
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
 	defer quiet.Stop()
@@ -59,9 +67,9 @@ func (d *Dir) Run(ctx context.Context, q *Queue, synced func()) error {
 			quiet.Reset(settle)
 		case <-quiet.C:
 			if err := t.scan(w.Add); err != nil {
-				q.Report(d.Path, err.Error())
+				d.queue.Report(d.Path, err.Error())
 			} else {
-				q.Report(d.Path, "")
+				d.queue.Report(d.Path, "")
 			}
 		}
 	}

@@ -17,7 +17,6 @@ package ingest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,9 +27,11 @@ import (
 
 // Source delivers objects until its context ends.
 type Source interface {
-	// Run delivers into q and calls synced when all that exists has been
-	// delivered once. It returns when ctx ends or the source cannot go on.
-	Run(ctx context.Context, q *Queue, synced func()) error
+	// Attach gives the source its queue, where it says what to Expect from it: no
+	// commit is made until all of that has been delivered once.
+	Attach(q *Queue)
+	// Run delivers. It returns when ctx ends or the source cannot go on.
+	Run(ctx context.Context) error
 }
 
 // Options of Ingest.
@@ -54,6 +55,9 @@ type Ingest struct {
 // New returns an Ingest of these sources.
 func New(o Options, sources ...Source) *Ingest {
 	q := newQueue(o.Log)
+	for _, s := range sources {
+		s.Attach(q)
+	}
 	return &Ingest{Options: o, queue: q, sources: sources, metrics: newMetrics(o.Metrics, q)}
 }
 
@@ -64,8 +68,7 @@ func (i *Ingest) Queue() *Queue { return i.queue }
 func (i *Ingest) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range i.sources {
-		synced := i.queue.Expect(fmt.Sprintf("%T", s))
-		g.Go(func() error { return s.Run(ctx, i.queue, synced) })
+		g.Go(func() error { return s.Run(ctx) })
 	}
 	g.Go(func() error { return i.commit(ctx) })
 	return g.Wait()

@@ -33,8 +33,9 @@ type Kube struct {
 	Converter Converter
 	Log       *slog.Logger
 
-	core  kubernetes.Interface
-	istio istio.Interface
+	core   kubernetes.Interface
+	istio  istio.Interface
+	stores []*kubeStore
 }
 
 // NewKube connects to an API server.
@@ -55,16 +56,23 @@ func NewKube(config *rest.Config, c Converter, log *slog.Logger) (*Kube, error) 
 	return &Kube{Converter: c, Log: log, core: core, istio: custom}, nil
 }
 
+// Attach implements Source: every kind is waited for.
+func (k *Kube) Attach(q *Queue) {
+	for _, kd := range kinds() {
+		k.stores = append(k.stores, &kubeStore{
+			kind: kd, converter: k.Converter, queue: q,
+			synced: q.Expect("watch of " + kd.name), known: map[ID]struct{}{},
+		})
+	}
+}
+
 // Run watches every kind until ctx ends. A kind that the API server does not
 // serve counts as synced and empty, and is watched as soon as it is served.
-func (k *Kube) Run(ctx context.Context, q *Queue, synced func()) error {
+func (k *Kube) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	for _, kd := range kinds() {
-		s := &kubeStore{kind: kd, converter: k.Converter, queue: q, known: map[ID]struct{}{}}
-		s.synced = q.Expect("watch of " + kd.name)
-		wg.Go(func() { k.follow(ctx, kd, s) })
+	for _, s := range k.stores {
+		wg.Go(func() { k.follow(ctx, s.kind, s) })
 	}
-	synced() // the kinds count from here on
 	wg.Wait()
 	return nil
 }
