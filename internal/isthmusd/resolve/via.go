@@ -68,11 +68,11 @@ func throughGateway(s *scope, c *ir.Cluster, d destination) {
 
 // egressKey is the SNI by which a client names a destination to the egress
 // gateway, and the gateway's cluster of that name. It is a hash where the clear
-// form would be ambiguous, too long, or hold a star.
+// form is another entry's, too long, or holds a star.
 func egressKey(s *scope, svc *model.Service, port uint32, subset string) string {
 	plain := meshSNI(subsetKey{port, subset, svc.Host})
 	policyNS := policyNamespace(s, svc)
-	if len(plain) <= maxKey && !strings.Contains(svc.Host, "*") && policyNS == svc.Namespace && unique(s.v, svc, port) {
+	if len(plain) <= maxKey && !strings.Contains(svc.Host, "*") && policyNS == svc.Namespace && oldest(s.v, svc, port) {
 		return plain
 	}
 	sum := sha256.Sum256([]byte(svc.Namespace + "/" + svc.Host + "@" + policyNS))
@@ -85,13 +85,14 @@ func hostOfKey(key string) string {
 	return parts[len(parts)-1]
 }
 
-// unique tells whether the entry is the only one for its host and port.
-func unique(v *snapshot.View, svc *model.Service, port uint32) bool {
-	n := 0
+// oldest tells whether the entry is the oldest for its host and port. The clear
+// key stays with it whatever younger entries come and go, for a chain that is
+// renamed loses its connections.
+func oldest(v *snapshot.View, svc *model.Service, port uint32) bool {
 	for _, other := range v.ServicesByHost(svc.Host) {
 		if _, ok := other.PortNumber(port); ok && registeredOutside(other) {
-			n++
+			return other.ServiceKey == svc.ServiceKey
 		}
 	}
-	return n <= 1
+	return false
 }
