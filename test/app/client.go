@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,12 +17,14 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -32,6 +35,9 @@ type result struct {
 	Error  string  `json:"error,omitempty"`
 	Millis float64 `json:"ms"`
 	Body   any     `json:"body,omitempty"`
+	// Local and Remote are the ends of the connection.
+	Local  string `json:"local,omitempty"`
+	Remote string `json:"remote,omitempty"`
 }
 
 // clientOptions are common to the client verbs.
@@ -41,11 +47,20 @@ type clientOptions struct {
 	line, host        string
 	headers           []string
 	connect, cacert   string
+	sni               string
 	insecure, http2   bool
 }
 
+// attempt is one request, and knows the connection that was made for it.
+type attempt struct {
+	*clientOptions
+	target string
+	mu     sync.Mutex // libraries dial from goroutines of their own
+	ends   [2]string
+}
+
 // clientCommand makes a verb that does one thing count times and prints a line for each.
-func clientCommand(use, short string, once func(context.Context, *clientOptions, string) result) *cobra.Command {
+func clientCommand(use, short string, once func(context.Context, *attempt) result) *cobra.Command {
 	o := &clientOptions{}
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		return repeat(c.Context(), o, args, once)
@@ -56,6 +71,7 @@ func clientCommand(use, short string, once func(context.Context, *clientOptions,
 	f.IntVar(&o.count, "count", 1, "number of requests to each target")
 	f.StringVar(&o.line, "line", "hello", "text to send")
 	f.StringVar(&o.host, "host", "", "Host header or authority, if not the target's")
+	f.StringVar(&o.sni, "sni", "", "server name in TLS, if not the host")
 	f.StringArrayVar(&o.headers, "header", nil, "header as 'name: value'")
 	f.StringVar(&o.connect, "connect", "", "address to dial instead of the target's")
 	f.StringVar(&o.cacert, "cacert", "", "file of certificates to trust")
@@ -66,7 +82,7 @@ func clientCommand(use, short string, once func(context.Context, *clientOptions,
 
 var errFailed = errors.New("a request failed")
 
-func repeat(ctx context.Context, o *clientOptions, targets []string, once func(context.Context, *clientOptions, string) result) error {
+func repeat(ctx context.Context, o *clientOptions, targets []string, once func(context.Context, *attempt) result) error {
 	enc := json.NewEncoder(os.Stdout)
 	var failed error
 	for i := range o.count {
@@ -76,8 +92,12 @@ func repeat(ctx context.Context, o *clientOptions, targets []string, once func(c
 		for _, t := range targets {
 			c, cancel := context.WithTimeout(ctx, o.timeout)
 			start := time.Now()
-			r := once(c, o, t)
+			a := &attempt{clientOptions: o, target: t}
+			r := once(c, a)
 			cancel()
+			a.mu.Lock()
+			r.Local, r.Remote = a.ends[0], a.ends[1]
+			a.mu.Unlock()
 			r.Millis = float64(time.Since(start).Microseconds()) / 1000
 			if !r.OK {
 				failed = errFailed
@@ -96,17 +116,14 @@ func repeat(ctx context.Context, o *clientOptions, targets []string, once func(c
 func failure(err error) result { return result{Error: err.Error()} }
 
 func httpCommand() *cobra.Command {
-	return clientCommand("http URL...", "GET each URL", func(ctx context.Context, o *clientOptions, url string) result {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	return clientCommand("http URL...", "GET each URL", func(ctx context.Context, a *attempt) result {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.target, nil)
 		if err != nil {
 			return failure(err)
 		}
-		req.Host = o.host
-		for _, h := range o.headers {
-			k, v, _ := strings.Cut(h, ":")
-			req.Header.Add(strings.TrimSpace(k), strings.TrimSpace(v))
-		}
-		rt, err := o.transport(strings.HasPrefix(url, "https:"))
+		req.Host = a.host
+		req.Header = a.header()
+		rt, err := a.transport(strings.HasPrefix(a.target, "https:"))
 		if err != nil {
 			return failure(err)
 		}
@@ -123,20 +140,37 @@ func httpCommand() *cobra.Command {
 	})
 }
 
+func (a *attempt) header() http.Header {
+	h := http.Header{}
+	for _, line := range a.headers {
+		k, v, _ := strings.Cut(line, ":")
+		h.Add(strings.TrimSpace(k), strings.TrimSpace(v))
+	}
+	return h
+}
+
+// dial connects, and remembers the ends of the connection.
+func (a *attempt) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if a.connect != "" {
+		addr = a.connect
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err == nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.ends = [2]string{c.LocalAddr().String(), c.RemoteAddr().String()}
+	}
+	return c, err
+}
+
 // transport makes a new connection for every request, as a new client would.
-func (o *clientOptions) transport(secure bool) (http.RoundTripper, error) {
-	conf, err := o.tls()
+func (a *attempt) transport(secure bool) (http.RoundTripper, error) {
+	conf, err := a.tls()
 	if err != nil {
 		return nil, err
 	}
-	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if o.connect != "" {
-			addr = o.connect
-		}
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}
-	t := &http.Transport{DialContext: dial, TLSClientConfig: conf, DisableKeepAlives: !o.http2, ForceAttemptHTTP2: o.http2}
-	if o.http2 && !secure {
+	t := &http.Transport{DialContext: a.dial, TLSClientConfig: conf, DisableKeepAlives: !a.http2, ForceAttemptHTTP2: a.http2}
+	if a.http2 && !secure {
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
@@ -145,9 +179,7 @@ func (o *clientOptions) transport(secure bool) (http.RoundTripper, error) {
 
 func (o *clientOptions) tls() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.insecure} //nolint:gosec // asked for by a flag of a test client
-	if o.host != "" {
-		c.ServerName = o.host
-	}
+	c.ServerName = cmp.Or(o.sni, o.host)
 	if o.cacert == "" {
 		return c, nil
 	}
@@ -176,8 +208,8 @@ func udpCommand() *cobra.Command { return lineCommand("udp") }
 // lineCommand sends a line and wants one back: a connection alone proves
 // nothing, as a proxy accepts it before it has reached anybody.
 func lineCommand(network string) *cobra.Command {
-	return clientCommand(network+" HOST:PORT...", "send a line by "+network+" and wait for the answer", func(ctx context.Context, o *clientOptions, addr string) result {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	return clientCommand(network+" HOST:PORT...", "send a line by "+network+" and wait for the answer", func(ctx context.Context, a *attempt) result {
+		c, err := a.dial(ctx, network, a.target)
 		if err != nil {
 			return failure(err)
 		}
@@ -185,7 +217,7 @@ func lineCommand(network string) *cobra.Command {
 		if d, ok := ctx.Deadline(); ok {
 			_ = c.SetDeadline(d)
 		}
-		if _, err := io.WriteString(c, o.line+"\n"); err != nil {
+		if _, err := io.WriteString(c, a.line+"\n"); err != nil {
 			return failure(err)
 		}
 		got, err := bufio.NewReader(c).ReadString('\n')
@@ -196,19 +228,29 @@ func lineCommand(network string) *cobra.Command {
 	})
 }
 
+func (a *attempt) grpc() (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return a.dial(ctx, "tcp", addr) }),
+	}
+	if a.host != "" {
+		opts = append(opts, grpc.WithAuthority(a.host))
+	}
+	return grpc.NewClient("passthrough:///"+a.target, opts...)
+}
+
 func grpcCommand() *cobra.Command {
-	return clientCommand("grpc HOST:PORT...", "call the echo service", func(ctx context.Context, o *clientOptions, addr string) result {
-		opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-		if o.host != "" {
-			opts = append(opts, grpc.WithAuthority(o.host))
-		}
-		c, err := grpc.NewClient("passthrough:///"+addr, opts...)
+	return clientCommand("grpc HOST:PORT...", "call the echo service", func(ctx context.Context, a *attempt) result {
+		c, err := a.grpc()
 		if err != nil {
 			return failure(err)
 		}
 		defer c.Close()
-		in := &structpb.Struct{Fields: map[string]*structpb.Value{"line": structpb.NewStringValue(o.line)}}
+		in := &structpb.Struct{Fields: map[string]*structpb.Value{"line": structpb.NewStringValue(a.line)}}
 		out := &structpb.Struct{}
+		for k, v := range a.header() {
+			ctx = metadata.AppendToOutgoingContext(ctx, k, v[0])
+		}
 		if err := c.Invoke(ctx, echoMethod, in, out); err != nil {
 			return failure(err)
 		}
@@ -216,14 +258,24 @@ func grpcCommand() *cobra.Command {
 	})
 }
 
+func (a *attempt) websocket(ctx context.Context) (*websocket.Conn, error) {
+	t, err := a.transport(strings.HasPrefix(a.target, "wss:"))
+	if err != nil {
+		return nil, err
+	}
+	o := &websocket.DialOptions{Host: a.host, HTTPHeader: a.header(), HTTPClient: &http.Client{Transport: t}}
+	c, _, err := websocket.Dial(ctx, a.target, o) //nolint:bodyclose // the library closes it
+	return c, err
+}
+
 func wsCommand() *cobra.Command {
-	return clientCommand("ws URL...", "echo a line over a WebSocket", func(ctx context.Context, o *clientOptions, url string) result {
-		c, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Host: o.host}) //nolint:bodyclose // the library closes it
+	return clientCommand("ws URL...", "echo a line over a WebSocket", func(ctx context.Context, a *attempt) result {
+		c, err := a.websocket(ctx)
 		if err != nil {
 			return failure(err)
 		}
 		defer func() { _ = c.CloseNow() }()
-		if err := c.Write(ctx, websocket.MessageText, []byte(o.line)); err != nil {
+		if err := c.Write(ctx, websocket.MessageText, []byte(a.line)); err != nil {
 			return failure(err)
 		}
 		_, b, err := c.Read(ctx)

@@ -24,11 +24,11 @@ func TestProbesPassWherePlaintextIsRefused(t *testing.T) {
 	}`}})
 	kubelet := lab.Bare("kubelet")
 	at := "http://" + b.IP.String()
-	kubelet.HTTP(at + "/live").WantRefused()
-	kubelet.HTTP(at + ":15020/app-health/app/livez").Want(200)
-	kubelet.HTTP(at + ":15020/app-health/app/readyz").Want(503)
-	kubelet.HTTP(at + ":15020/app-health/app/startupz").Want(200)
-	kubelet.HTTP(at + ":15021/healthz/ready").Want(200)
+	kubelet.Ask(at + "/live").WantRefused()
+	kubelet.Ask(at + ":15020/app-health/app/livez").Want(200)
+	kubelet.Ask(at + ":15020/app-health/app/readyz").Want(503)
+	kubelet.Ask(at + ":15020/app-health/app/startupz").Want(200)
+	kubelet.Ask(at + ":15021/healthz/ready").Want(200)
 }
 
 func TestMetricsAreMerged(t *testing.T) {
@@ -36,9 +36,9 @@ func TestMetricsAreMerged(t *testing.T) {
 	lab := netlab.New(t)
 	a, b := lab.Pod("a"), lab.Pod("b")
 	prometheus := lab.Bare("prometheus")
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://b/").WantOK()
 	for _, path := range []string{":15020/stats/prometheus", ":15090/stats/prometheus"} {
-		r := prometheus.HTTP("http://" + b.IP.String() + path).WantOK()
+		r := prometheus.Ask("http://" + b.IP.String() + path).WantOK()
 		if text := fmt.Sprint(r.Body); !strings.Contains(text, "envoy_server_state") {
 			t.Errorf("%s: no metrics of Envoy in %.200s", path, text)
 		}
@@ -51,8 +51,8 @@ func TestExcludedTrafficGoesAroundTheProxy(t *testing.T) {
 	lab := netlab.New(t, netlab.WithRegistryOnly)
 	lab.Host("other.example.net")
 	a := lab.Add(netlab.PodSpec{Name: "a", Intercept: []string{"--exclude-outbound", "192.0.2.0/24:8080"}})
-	a.HTTP("http://other.example.net:8080/").WantOK()
-	a.HTTP("http://other.example.net/").WantRefused()
+	a.Ask("http://other.example.net:8080/").WantOK()
+	a.Ask("http://other.example.net/").WantRefused()
 }
 
 // TestAGatewayFinishesWhatItBegan ends a gateway while a request is under way.
@@ -81,8 +81,8 @@ spec:
   http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
 `)
 	at := "http://" + gw.IP.String() + "/"
-	client.HTTP(at).WantOK()
-	slow := client.HTTP(at+"?delay=2s", "--timeout", "8s").Start()
+	client.Ask(at).WantOK()
+	slow := client.Ask(at+"?delay=2s").With("--timeout", "8s").Start()
 	gw.WantConnections(1)
 	start := time.Now()
 	gw.Stop()

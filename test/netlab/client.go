@@ -13,39 +13,29 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 // patience is how long an expectation may take to come true: configuration
 // travels.
 const patience = 15 * time.Second
 
-// Result is what an application's request gave.
-type Result struct {
-	OK     bool    `json:"ok"`
-	Status int     `json:"status"`
-	Error  string  `json:"error"`
-	Millis float64 `json:"ms"`
-	Body   any     `json:"body"`
-}
-
-// Field is a field of a JSON answer as text, such as the server's name.
-func (r Result) Field(path ...string) string {
-	v := r.Body
-	for _, k := range path {
-		m, _ := v.(map[string]any)
-		v = m[k]
-	}
-	if v == nil {
-		return ""
-	}
-	return fmt.Sprint(v)
-}
-
 // Call is a request that an application in a pod is about to make.
 type Call struct {
-	pod  *Pod
-	name string
-	args []string
+	pod   *Pod
+	ask   probe.Probe
+	name  string
+	flags []string
+}
+
+// Ask is about to ask for what the URL says: http://b/path, http2://b/, https://b/,
+// grpc://b:50051, ws://b/ws, or tcp://b:9000 for a line and its answer.
+func (p *Pod) Ask(url string) *Call {
+	p.lab.t.Helper()
+	ask, err := probe.Parse(p.Name, url)
+	p.lab.must(err)
+	return &Call{pod: p, ask: ask}
 }
 
 // Named gives the call a name for messages.
@@ -54,26 +44,31 @@ func (c *Call) Named(name string) *Call {
 	return c
 }
 
-// HTTP gets the URL; more are flags of testapp.
-func (p *Pod) HTTP(url string, more ...string) *Call { return p.call("http", url, more) }
+// Via connects to this address, whatever the URL says.
+func (c *Call) Via(addr string) *Call {
+	c.ask.Destination = addr
+	return c
+}
 
-// TCP sends a line to host:port and reads one.
-func (p *Pod) TCP(addr string, more ...string) *Call { return p.call("tcp", addr, more) }
+// Header sends this header.
+func (c *Call) Header(name, value string) *Call {
+	if c.ask.Headers == nil {
+		c.ask.Headers = map[string]string{}
+	}
+	c.ask.Headers[name] = value
+	return c
+}
 
-// GRPC calls the echo service at host:port.
-func (p *Pod) GRPC(addr string, more ...string) *Call { return p.call("grpc", addr, more) }
-
-// WS echoes over a WebSocket.
-func (p *Pod) WS(url string, more ...string) *Call { return p.call("ws", url, more) }
-
-func (p *Pod) call(verb, target string, more []string) *Call {
-	return &Call{pod: p, args: append([]string{verb, target}, more...)}
+// With adds flags of testapp.
+func (c *Call) With(flags ...string) *Call {
+	c.flags = append(c.flags, flags...)
+	return c
 }
 
 // Want makes the request until its status is as wanted, and returns the result.
-func (c *Call) Want(status int) Result {
+func (c *Call) Want(status int) probe.Result {
 	c.pod.lab.t.Helper()
-	return c.until(func(r Result) error {
+	return c.until(func(r probe.Result) error {
 		if r.Status != status {
 			return fmt.Errorf("status %d %s, want %d", r.Status, r.Error, status)
 		}
@@ -82,9 +77,9 @@ func (c *Call) Want(status int) Result {
 }
 
 // WantOK makes the request until it succeeds, and returns the result.
-func (c *Call) WantOK() Result {
+func (c *Call) WantOK() probe.Result {
 	c.pod.lab.t.Helper()
-	return c.until(func(r Result) error {
+	return c.until(func(r probe.Result) error {
 		if !r.OK {
 			return fmt.Errorf("status %d %s, want success", r.Status, r.Error)
 		}
@@ -94,11 +89,11 @@ func (c *Call) WantOK() Result {
 
 // WantRefused makes the request until it fails without an answer or with a status
 // from 400 on, three times in a row: what is refused must stay refused.
-func (c *Call) WantRefused() Result {
+func (c *Call) WantRefused() probe.Result {
 	c.pod.lab.t.Helper()
-	var r Result
+	var r probe.Result
 	for range 3 {
-		r = c.until(func(r Result) error {
+		r = c.until(func(r probe.Result) error {
 			if r.OK {
 				return fmt.Errorf("status %d, want it refused", r.Status)
 			}
@@ -109,15 +104,15 @@ func (c *Call) WantRefused() Result {
 }
 
 // Until makes the request until check has no complaint.
-func (c *Call) Until(check func(Result) error) Result {
+func (c *Call) Until(check func(probe.Result) error) probe.Result {
 	c.pod.lab.t.Helper()
 	return c.until(check)
 }
 
-func (c *Call) until(check func(Result) error) Result {
+func (c *Call) until(check func(probe.Result) error) probe.Result {
 	c.pod.lab.t.Helper()
 	c.pod.lab.Ready()
-	var last Result
+	var last probe.Result
 	err := await(patience, func() error {
 		rs, err := c.try(1)
 		if err != nil {
@@ -127,13 +122,20 @@ func (c *Call) until(check func(Result) error) Result {
 		return check(last)
 	})
 	if err != nil {
-		c.pod.lab.t.Fatalf("%s%s: %v: %v", c.name, c.pod.Name, c.args, err)
+		c.pod.lab.t.Fatalf("%s%s: %v", c.name, c.ask, err)
 	}
+	c.pod.lab.settled(c.ask, last)
 	return last
 }
 
+// settled hears of every probe that came out as wanted, while the configuration
+// that made it so is in force.
+func (l *Lab) settled(p probe.Probe, r probe.Result) {
+	l.cameTrue = append(l.cameTrue, fmt.Sprintf("%s: %d %s", p, r.Status, r.By()))
+}
+
 // Times makes the request n times on end and returns every result.
-func (c *Call) Times(n int) []Result {
+func (c *Call) Times(n int) []probe.Result {
 	c.pod.lab.t.Helper()
 	c.pod.lab.Ready()
 	rs, err := c.try(n)
@@ -142,24 +144,24 @@ func (c *Call) Times(n int) []Result {
 }
 
 // Start makes the request once; the returned function waits for its result.
-func (c *Call) Start() func() Result {
-	done := make(chan Result, 1)
+func (c *Call) Start() func() probe.Result {
+	done := make(chan probe.Result, 1)
 	go func() {
 		rs, err := c.try(1)
 		if err != nil {
-			rs = []Result{{Error: err.Error()}}
+			rs = []probe.Result{{Error: err.Error()}}
 		}
 		done <- rs[0]
 	}()
-	return func() Result { return <-done }
+	return func() probe.Result { return <-done }
 }
 
 // Load makes the request over and over until the returned function is called,
 // which returns every result.
-func (c *Call) Load() func() []Result {
-	stop, done := make(chan struct{}), make(chan []Result, 1)
+func (c *Call) Load() func() []probe.Result {
+	stop, done := make(chan struct{}), make(chan []probe.Result, 1)
 	go func() {
-		var all []Result
+		var all []probe.Result
 		defer func() { done <- all }()
 		for {
 			select {
@@ -167,15 +169,15 @@ func (c *Call) Load() func() []Result {
 				return
 			default:
 			}
-			rs, err := c.try(20)
+			rs, err := c.try(20, "--interval", "10ms")
 			if err != nil {
-				c.pod.lab.t.Errorf("%s: %v: %v", c.pod.Name, c.args, err)
+				c.pod.lab.t.Errorf("%s: %v", c.ask, err)
 				return
 			}
 			all = append(all, rs...)
 		}
 	}()
-	return func() []Result {
+	return func() []probe.Result {
 		close(stop)
 		return <-done
 	}
@@ -187,26 +189,27 @@ func (c *Call) Names(n int) map[string]int {
 	c.pod.lab.t.Helper()
 	out := map[string]int{}
 	for _, r := range c.Times(n) {
-		name := r.Field("name")
 		if !r.OK {
-			name = strconv.Itoa(r.Status)
+			out[strconv.Itoa(r.Status)]++
+			continue
 		}
-		out[name]++
+		out[r.By()]++
 	}
 	return out
 }
 
-func (c *Call) try(n int) ([]Result, error) {
+func (c *Call) try(n int, more ...string) ([]probe.Result, error) {
 	ctx, cancel := context.WithTimeout(c.pod.lab.t.Context(), time.Duration(n)*10*time.Second)
 	defer cancel()
-	args := append([]string{c.pod.lab.program("testapp")}, c.args...)
+	args := slices.Concat([]string{c.pod.lab.program("testapp")}, c.ask.Args(), c.flags, more)
+	args = append(args, "--cacert", c.pod.lab.OutsideCA(), "--count", strconv.Itoa(n))
 	// A failed request makes the program fail; what it printed says how.
-	out, runErr := run(ctx, c.pod.space, program{name: "testapp", uid: uidApp, dir: c.pod.lab.dir, args: append(args, "--count", strconv.Itoa(n))})
-	var rs []Result
+	out, runErr := run(ctx, c.pod.space, program{name: "testapp", uid: uidApp, dir: c.pod.lab.dir, args: args})
+	var rs []probe.Result
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var r Result
+		var r probe.Result
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return nil, fmt.Errorf("read %q: %w", lines.Text(), err)
 		}

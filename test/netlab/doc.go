@@ -15,7 +15,7 @@
 //	lab := netlab.New(t)
 //	a, b := lab.Pod("a"), lab.Pod("b")
 //	lab.Apply(yaml)
-//	a.HTTP("http://b/").Want(200)
+//	a.Ask("http://b/").Want(200)
 //
 // The lab plays those parts of Kubernetes that matter to the mesh: addresses,
 // tokens, mounted files, EndpointSlices, names. When a case fails it prints what

@@ -37,20 +37,17 @@ func TestTheEgressGatewayKnowsWhoMayCallWhom(t *testing.T) {
 	lab.Apply(entries)
 	lab.Apply(shared)
 
-	a.HTTP("http://api.example.com/").Until(from(gw))
-	a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(gw))
-	line := a.TCP("api.example.com:9000").WantOK()
-	if !strings.Contains(fmt.Sprint(line.Body), gw.IP.String()) {
-		t.Errorf("TCP came from elsewhere: %v", line.Body)
-	}
+	a.Ask("http://api.example.com/").Until(from(gw))
+	a.Ask("https://api.example.com/").Until(from(gw))
+	a.Ask("tcp://api.example.com:9000").Until(from(gw))
 	gw.WantLog("spiffe://cluster.local/ns/default/sa/a")
-	stranger.HTTP("http://shared.example.com/").Until(from(gw))
-	stranger.HTTP("https://shared.example.com/", "--cacert", lab.OutsideCA()).Until(from(gw))
+	stranger.Ask("http://shared.example.com/").Until(from(gw))
+	stranger.Ask("https://shared.example.com/").Until(from(gw))
 
 	before := strings.Count(api.AppLog(), "\n")
-	stranger.HTTP("http://api.example.com/").Want(403)
-	stranger.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).WantRefused()
-	stranger.TCP("api.example.com:9000").WantRefused()
+	stranger.Ask("http://api.example.com/").Want(403)
+	stranger.Ask("https://api.example.com/").WantRefused()
+	stranger.Ask("tcp://api.example.com:9000").WantRefused()
 	if after := strings.Count(api.AppLog(), "\n"); after != before {
 		t.Errorf("the host saw %d connections of a caller who may not", after-before)
 	}
@@ -85,11 +82,10 @@ spec:
   - match: [{port: 443, sniHosts: [api.example.com]}]
     route: [{destination: {host: api.example.com, port: {number: 443}}}]
 `)
-	at := "--connect"
-	a.HTTP("http://unregistered.example.net/rewritten", at, "192.0.2.1:80").Until(from(gw))
-	a.HTTP("http://unregistered.example.net/", at, "192.0.2.1:80").Want(403)
-	a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(gw))
-	a.HTTP("https://other.example.net/", "--cacert", lab.OutsideCA()).WantRefused()
+	a.Ask("http://unregistered.example.net/rewritten").Via("192.0.2.1:80").Until(from(gw))
+	a.Ask("http://unregistered.example.net/").Via("192.0.2.1:80").Want(403)
+	a.Ask("https://api.example.com/").Until(from(gw))
+	a.Ask("https://other.example.net/").WantRefused()
 	gw.WantLog("BlackHoleCluster", "other.example.net", "spiffe://cluster.local/ns/default/sa/a")
 }
 
@@ -127,12 +123,12 @@ spec:
     connectionPool: {tcp: {connectTimeout: 2s}, http: {maxRequestsPerConnection: 1}}
     outlierDetection: {consecutive5xxErrors: 100}
 `)
-			a.HTTP("http://api.example.com/ready").WantOK()
-			a.HTTP("http://api.example.com/tries?status=503").Want(503)
+			a.Ask("http://api.example.com/ready").WantOK()
+			a.Ask("http://api.example.com/tries?status=503").Want(503)
 			if n := strings.Count(api.AppLog(), "/tries"); n != 3 {
 				t.Errorf("the host counted %d tries, want 3", n)
 			}
-			a.HTTP("http://api.example.com/slow?delay=5s").Want(504)
+			a.Ask("http://api.example.com/slow?delay=5s").Want(504)
 		})
 	}
 }
@@ -152,8 +148,8 @@ spec:
   resolution: DNS
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: http-closed, protocol: HTTP}]
 `)
-	a.HTTP("http://api.example.com/").Until(from(gw))
-	r := a.HTTP("http://api.example.com:81/closed").Want(503)
+	a.Ask("http://api.example.com/").Until(from(gw))
+	r := a.Ask("http://api.example.com:81/closed").Want(503)
 	if v := r.Field("headers", "x-isthmus-failure"); v != "" {
 		t.Errorf("the application is told %q", v)
 	}
@@ -191,7 +187,7 @@ spec:
   host: api.example.com
   trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, credentialName: outside}}]}
 `, base64.StdEncoding.EncodeToString(root)))
-	r := a.HTTP("http://api.example.com/").Until(from(gw))
+	r := a.Ask("http://api.example.com/").Until(from(gw))
 	if r.Field("sni") != "api.example.com" {
 		t.Errorf("the host was greeted as %q", r.Field("sni"))
 	}

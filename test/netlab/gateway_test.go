@@ -49,18 +49,18 @@ spec:
 `, base64.StdEncoding.EncodeToString(cert), base64.StdEncoding.EncodeToString(key)))
 
 	at := gw.IP.String()
-	r := client.HTTP("http://shop.example.com/api", "--connect", at+":80").WantOK()
-	if r.Field("name") != "b" {
+	r := client.Ask("http://shop.example.com/api").Via(at + ":80").WantOK()
+	if r.By() != "b" {
 		t.Errorf("answer %v", r.Body)
 	}
 	b.WantLog("spiffe://cluster.local/ns/isthmus-system/sa/public-default")
-	client.HTTP("http://shop.example.com/other", "--connect", at+":80").Want(404)
-	client.HTTP("http://unknown.example.com/api", "--connect", at+":80").Want(404)
-	r = client.HTTP("https://shop.example.com/api", "--connect", at+":443", "--cacert", lab.OutsideCA()).WantOK()
-	if r.Field("name") != "b" {
+	client.Ask("http://shop.example.com/other").Via(at + ":80").Want(404)
+	client.Ask("http://unknown.example.com/api").Via(at + ":80").Want(404)
+	r = client.Ask("https://shop.example.com/api").Via(at + ":443").WantOK()
+	if r.By() != "b" {
 		t.Errorf("answer over TLS %v", r.Body)
 	}
-	client.HTTP("https://unknown.example.com/api", "--connect", at+":443", "--insecure").WantRefused()
+	client.Ask("https://unknown.example.com/api").Via(at + ":443").With("--insecure").WantRefused()
 }
 
 func TestGatewaysOfEveryTLSMode(t *testing.T) {
@@ -104,10 +104,10 @@ spec:
     route: [{destination: {host: b, port: {number: 443}}}]
 `, base64.StdEncoding.EncodeToString(cert), base64.StdEncoding.EncodeToString(key), base64.StdEncoding.EncodeToString(lab.OutsideRoot())))
 	at := gw.IP.String()
-	client.HTTP("http://mutual.example.com/", "--connect", at+":80").Want(301)
-	r := client.HTTP("https://b.default/", "--connect", at+":443", "--cacert", lab.OutsideCA()).WantOK()
+	client.Ask("http://mutual.example.com/").Via(at + ":80").Want(301)
+	r := client.Ask("https://b.default/").Via(at + ":443").WantOK()
 	if r.Field("sni") != "b.default" {
 		t.Errorf("passed through as %q", r.Field("sni"))
 	}
-	client.HTTP("https://mutual.example.com/", "--connect", at+":443", "--cacert", lab.OutsideCA()).WantRefused()
+	client.Ask("https://mutual.example.com/").Via(at + ":443").WantRefused()
 }

@@ -26,9 +26,9 @@ kind: Service
 metadata: {name: same-port}
 spec: {clusterIP: None, selector: {role: db}, ports: [{name: tcp, port: 9000}]}
 `)
-	a.TCP(b.IP.String() + ":9000").WantOK()
+	a.Ask("tcp://" + b.IP.String() + ":9000").WantOK()
 	second := lab.Add(netlab.PodSpec{Name: "db-1", App: "db", Labels: map[string]string{"role": "db"}})
-	a.TCP(second.IP.String() + ":9000").WantOK()
+	a.Ask("tcp://" + second.IP.String() + ":9000").WantOK()
 	stats, err := a.Admin("/stats?filter=listener_manager")
 	if err != nil {
 		t.Fatal(err)

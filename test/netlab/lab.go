@@ -43,6 +43,8 @@ type Lab struct {
 	key       *ecdsa.PrivateKey
 	outside   *authority
 	addresses int
+	// cameTrue are the probes that did, for the report of one that did not.
+	cameTrue []string
 	// undo is what end does, last first.
 	undo []func()
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab"
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
@@ -18,14 +19,14 @@ func TestTrafficOutlivesTheControlPlane(t *testing.T) {
 	lab := netlab.New(t)
 	a := lab.Pod("a")
 	lab.Pod("b")
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://b/").WantOK()
 
-	stop := a.HTTP("http://b/", "--interval", "10ms").Load()
+	stop := a.Ask("http://b/").Load()
 	lab.KillControlPlane()
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://b/").WantOK()
 	lab.RestartControlPlane()
 	lab.Pod("c") // what changes afterwards arrives
-	a.HTTP("http://c/").WantOK()
+	a.Ask("http://c/").WantOK()
 	wantAllOK(t, stop())
 }
 
@@ -35,13 +36,13 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 	lab := netlab.New(t)
 	a := lab.Pod("a")
 	old := lab.Add(netlab.PodSpec{Name: "b-1", App: "b"})
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://b/").WantOK()
 
-	stop := a.HTTP("http://b/", "--interval", "10ms").Load()
+	stop := a.Ask("http://b/").Load()
 	lab.Add(netlab.PodSpec{Name: "b-2", App: "b"})
-	a.HTTP("http://b/").Until(func(r netlab.Result) error {
-		if r.Field("name") != "b-2" {
-			return errorf("answered by %s", r.Field("name"))
+	a.Ask("http://b/").Until(func(r probe.Result) error {
+		if r.By() != "b-2" {
+			return errorf("answered by %s", r.By())
 		}
 		return nil
 	})
@@ -50,7 +51,7 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 }
 
 // wantAllOK checks that not one request failed.
-func wantAllOK(t *testing.T, rs []netlab.Result) {
+func wantAllOK(t *testing.T, rs []probe.Result) {
 	t.Helper()
 	failed, first := 0, ""
 	if len(rs) == 0 {

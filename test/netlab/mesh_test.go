@@ -18,20 +18,23 @@ func TestTwoSidecarsSpeakMutualTLS(t *testing.T) {
 	lab := netlab.New(t)
 	a, b := lab.Pod("a"), lab.Pod("b")
 
-	r := a.HTTP("http://b/hello").WantOK()
-	if r.Field("name") != "b" || r.Field("path") != "/hello" {
+	r := a.Ask("http://b/hello").WantOK()
+	if r.By() != "b" || r.Field("path") != "/hello" {
 		t.Errorf("answer %v", r.Body)
 	}
 	if !strings.HasPrefix(r.Field("remote"), "127.0.0.6:") {
 		t.Errorf("the application was called from %s, want its own proxy", r.Field("remote"))
 	}
 	b.WantLog(`"path":"/hello"`, spiffeA)
+	if h := lab.Hop(r); h.Proxy != "a" || h.Cluster != "outbound|80||b.default.svc.cluster.local" || h.Upstream != b.IP.String()+":80" {
+		t.Errorf("its first hop was %+v", h)
+	}
 
-	a.HTTP("http://b.default.svc.cluster.local:8080/").WantOK()
-	a.HTTP("http://b/h2", "--http2").WantOK()
-	a.GRPC("b:50051").WantOK()
-	a.WS("ws://b/ws").WantOK()
-	line := a.TCP("b:9000", "--line", "over tcp").WantOK()
+	a.Ask("http://b.default.svc.cluster.local:8080/").WantOK()
+	a.Ask("http2://b/h2").WantOK()
+	a.Ask("grpc://b:50051").WantOK()
+	a.Ask("ws://b/ws").WantOK()
+	line := a.Ask("tcp://b:9000").With("--line", "over tcp").WantOK()
 	if !strings.Contains(fmt.Sprint(line.Body), "over tcp") {
 		t.Errorf("TCP answered %v", line.Body)
 	}
@@ -41,20 +44,19 @@ func TestTwoSidecarsSpeakMutualTLS(t *testing.T) {
 // callsTo are one of each kind, on ports that say their protocol and on ports that
 // do not.
 func callsTo(lab *netlab.Lab, a *netlab.Pod) map[string]*netlab.Call {
-	ca := lab.OutsideCA()
 	return map[string]*netlab.Call{
-		"HTTP/1.1":            a.HTTP("http://b/"),
-		"HTTP/1.1, detected":  a.HTTP("http://b:7000/"),
-		"HTTP/2":              a.HTTP("http://b/", "--http2"),
-		"HTTP/2, detected":    a.HTTP("http://b:7000/", "--http2"),
-		"gRPC":                a.GRPC("b:50051"),
-		"gRPC, detected":      a.GRPC("b:7002"),
-		"WebSocket":           a.WS("ws://b/ws"),
-		"WebSocket, detected": a.WS("ws://b:7000/ws"),
-		"TCP":                 a.TCP("b:9000"),
-		"TCP, detected":       a.TCP("b:7001"),
-		"own TLS":             a.HTTP("https://b/", "--cacert", ca),
-		"own TLS, detected":   a.HTTP("https://b:7003/", "--cacert", ca),
+		"HTTP/1.1":            a.Ask("http://b/"),
+		"HTTP/1.1, detected":  a.Ask("http://b:7000/"),
+		"HTTP/2":              a.Ask("http2://b/"),
+		"HTTP/2, detected":    a.Ask("http2://b:7000/"),
+		"gRPC":                a.Ask("grpc://b:50051"),
+		"gRPC, detected":      a.Ask("grpc://b:7002"),
+		"WebSocket":           a.Ask("ws://b/ws"),
+		"WebSocket, detected": a.Ask("ws://b:7000/ws"),
+		"TCP":                 a.Ask("tcp://b:9000"),
+		"TCP, detected":       a.Ask("tcp://b:7001"),
+		"own TLS":             a.Ask("https://b/"),
+		"own TLS, detected":   a.Ask("https://b:7003/"),
 	}
 }
 
@@ -90,10 +92,10 @@ func TestAPodCallsItsOwnService(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t, netlab.WithStrict)
 	a := lab.Pod("a")
-	a.HTTP("http://a/self").WantOK()
+	a.Ask("http://a/self").WantOK()
 	a.WantLog(`"path":"/self"`, spiffeA)
-	a.HTTP("http://127.0.0.1/").WantOK()
-	a.HTTP("http://" + a.IP.String() + "/").WantOK()
+	a.Ask("http://127.0.0.1/").WantOK()
+	a.Ask("http://" + a.IP.String() + "/").WantOK()
 }
 
 func TestPlaintextIsRefusedWhereMutualTLSIsAskedFor(t *testing.T) {
@@ -102,20 +104,20 @@ func TestPlaintextIsRefusedWhereMutualTLSIsAskedFor(t *testing.T) {
 	a, b, plain := lab.Pod("a"), lab.Pod("b"), lab.Bare("plain")
 	at := "http://" + b.IP.String() + "/"
 
-	plain.HTTP(at).WantOK() // permissive, the default
-	a.HTTP("http://plain/").WantOK()
+	plain.Ask(at).WantOK() // permissive, the default
+	a.Ask("http://plain/").WantOK()
 	lab.Apply(`
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: default}
 spec: {mtls: {mode: STRICT}}
 `)
-	plain.HTTP(at).WantRefused()
-	plain.TCP(b.IP.String() + ":9000").WantRefused()
-	plain.TCP(b.IP.String() + ":7001").WantRefused()
-	a.HTTP("http://b/").WantOK()
-	a.HTTP("http://plain/").WantOK() // who has no proxy is called in plaintext still
+	plain.Ask(at).WantRefused()
+	plain.Ask("tcp://" + b.IP.String() + ":9000").WantRefused()
+	plain.Ask("tcp://" + b.IP.String() + ":7001").WantRefused()
+	a.Ask("http://b/").WantOK()
+	a.Ask("http://plain/").WantOK() // who has no proxy is called in plaintext still
 
 	lab.Delete("PeerAuthentication", "default", "default")
-	plain.HTTP(at).WantOK()
+	plain.Ask(at).WantOK()
 }

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 // objects are the cluster's: a file each in isthmusd's directory. It plays the
@@ -38,12 +39,8 @@ func newObjects(dir string, d *dns) *objects {
 	return &objects{dir: dir, dns: d, services: map[string]*corev1.Service{}, pods: map[string]*Pod{}}
 }
 
-// accessLog tells who called whom, and how; one line of JSON a request.
-const accessLog = `accessLogFile: /dev/stdout
-accessLogEncoding: JSON
-accessLogFormat: |
-  {"direction":"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%","method":"%REQ(:METHOD)%","path":"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%","authority":"%REQ(:AUTHORITY)%","protocol":"%PROTOCOL%","code":"%RESPONSE_CODE%","flags":"%RESPONSE_FLAGS%","details":"%RESPONSE_CODE_DETAILS%","failure":"%UPSTREAM_TRANSPORT_FAILURE_REASON%","cluster":"%UPSTREAM_CLUSTER%","upstream":"%UPSTREAM_HOST%","original":"%DOWNSTREAM_LOCAL_ADDRESS%","peer":"%DOWNSTREAM_PEER_URI_SAN%","sni":"%REQUESTED_SERVER_NAME%","termination":"%CONNECTION_TERMINATION_DETAILS%"}
-`
+// accessLog makes every proxy note its hops.
+const accessLog = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: |\n  " + probe.LogFormat + "\n"
 
 // putConfig writes what the operator would.
 func (o *objects) putConfig(c topology.Config) error {

@@ -37,12 +37,12 @@ func TestBrokenConfigurationHurtsNobodyElse(t *testing.T) {
 	a := lab.Pod("a")
 	lab.Pod("b")
 	lab.Pod("c")
-	a.HTTP("http://c/").WantOK()
+	a.Ask("http://c/").WantOK()
 	lab.Apply(broken)
 	late := lab.Pod("late")
-	late.HTTP("http://b/").WantOK()
-	a.HTTP("http://late/").WantOK()
-	a.HTTP("http://b/").WantOK()
+	late.Ask("http://b/").WantOK()
+	a.Ask("http://late/").WantOK()
+	a.Ask("http://b/").WantOK()
 }
 
 // TestARefusedListenerHurtsNobodyElse has a cipher that Envoy does not know.
@@ -73,5 +73,5 @@ spec:
   http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
 `)
 	gw := lab.IngressGateway()
-	client.HTTP("http://" + gw.IP.String() + "/").WantOK()
+	client.Ask("http://" + gw.IP.String() + "/").WantOK()
 }

@@ -24,6 +24,7 @@ func (l *Lab) report() {
 	if !l.t.Failed() {
 		return
 	}
+	l.t.Logf("--- what came true before\n%s", strings.Join(l.cameTrue, "\n"))
 	for _, p := range append(append([]*Pod{}, l.pods...), l.hosts...) {
 		for _, proc := range []*process{p.app, p.agent} {
 			if proc != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 	"github.com/isthmus-mesh/isthmus/test/netlab"
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 func TestServicesOfEveryKind(t *testing.T) {
@@ -48,19 +49,19 @@ spec:
   ports: [{name: http, port: 80}]
 `)
 	for name, call := range map[string]*netlab.Call{
-		"headless, HTTP":          a.HTTP("http://headless/headless"),
-		"headless, TCP":           a.TCP("headless:9000"),
-		"another target port":     a.HTTP("http://other-port:81/other-port"),
-		"protocol by appProtocol": a.HTTP("http://declared:82/declared"),
+		"headless, HTTP":          a.Ask("http://headless/headless"),
+		"headless, TCP":           a.Ask("tcp://headless:9000"),
+		"another target port":     a.Ask("http://other-port:81/other-port"),
+		"protocol by appProtocol": a.Ask("http://declared:82/declared"),
 	} {
 		call.Named(name).WantOK()
 	}
 	for _, path := range []string{"/headless", "/other-port", "/declared"} {
 		b.WantLog(path, spiffeA)
 	}
-	a.HTTP("http://alias/").WantRefused() // nobody registered where it leads
+	a.Ask("http://alias/").WantRefused() // nobody registered where it leads
 	lab.Configure(func(c *topology.Config) { c.Outbound = topology.AllowAny })
-	if r := a.HTTP("http://alias/").WantOK(); r.Field("name") != "db.example.net" {
+	if r := a.Ask("http://alias/").WantOK(); r.By() != "db.example.net" {
 		t.Errorf("ExternalName: %v", r.Body)
 	}
 }
@@ -97,7 +98,7 @@ spec:
   trafficPolicy:
     tls: {mode: SIMPLE, caCertificates: /etc/outside/ca.pem}
 `)
-			r := a.HTTP("http://api.example.com/x").Until(from(caller))
+			r := a.Ask("http://api.example.com/x").Until(from(caller))
 			if r.Field("sni") != "api.example.com" {
 				t.Errorf("the host was greeted as %q, want TLS with its name", r.Field("sni"))
 			}
@@ -119,15 +120,15 @@ spec:
   trafficPolicy:
     loadBalancer: {consistentHash: {httpHeaderName: x-user}}
 `)
-	a.HTTP("http://b/").Until(func(netlab.Result) error {
-		if n := a.HTTP("http://b/", "--header", "x-user: one").Names(20); len(n) != 1 {
+	a.Ask("http://b/").Until(func(probe.Result) error {
+		if n := a.Ask("http://b/").Header("x-user", "one").Names(20); len(n) != 1 {
 			return errorf("one user was answered by %v", n)
 		}
 		return nil
 	})
 	seen := map[string]bool{}
 	for i := range 20 {
-		for who := range a.HTTP("http://b/", "--header", fmt.Sprintf("x-user: %d", i)).Names(1) {
+		for who := range a.Ask("http://b/").Header("x-user", fmt.Sprint(i)).Names(1) {
 			seen[who] = true
 		}
 	}
@@ -143,7 +144,7 @@ func TestSidecarNarrowsWhatAPodMayCall(t *testing.T) {
 	lab.Pod("b")
 	lab.Pod("c")
 	lab.Host("other.example.net")
-	a.HTTP("http://c/").WantOK()
+	a.Ask("http://c/").WantOK()
 	lab.Apply(`
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -153,9 +154,9 @@ spec:
   outboundTrafficPolicy: {mode: REGISTRY_ONLY}
   egress: [{hosts: ["./b.default.svc.cluster.local"]}]
 `)
-	a.HTTP("http://c/").WantRefused()
-	a.HTTP("http://other.example.net/").WantRefused()
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://c/").WantRefused()
+	a.Ask("http://other.example.net/").WantRefused()
+	a.Ask("http://b/").WantOK()
 }
 
 func TestMirroredRequests(t *testing.T) {
@@ -174,9 +175,9 @@ spec:
   - route: [{destination: {host: b}}]
     mirror: {host: shadow, port: {number: 80}}
 `)
-	a.HTTP("http://b/mirrored").Until(func(r netlab.Result) error {
-		if r.Field("name") != "b" {
-			return errorf("answered by %q", r.Field("name"))
+	a.Ask("http://b/mirrored").Until(func(r probe.Result) error {
+		if r.By() != "b" {
+			return errorf("answered by %q", r.By())
 		}
 		return shadow.HasLog("/mirrored", spiffeA)
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab"
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 // versions adds two versions of b and the subsets that tell them apart.
@@ -47,7 +48,7 @@ spec:
 	settled(t, a, func(n map[string]int) bool { return n["b-v2"] == 20 })
 	lab.Apply(fmt.Sprintf(rule, 75, 25))
 	settled(t, a, func(n map[string]int) bool { return n["b-v1"] > 0 })
-	got := a.HTTP("http://b/").Names(200)
+	got := a.Ask("http://b/").Names(200)
 	if v1 := got["b-v1"]; v1 < 110 || v1 > 190 || got["b-v2"] != 200-v1 {
 		t.Errorf("of 200 requests: %v, want about 150 of b-v1 and the rest of b-v2", got)
 	}
@@ -56,8 +57,8 @@ spec:
 // settled asks until the answers of 20 requests are as wanted.
 func settled(t *testing.T, p *netlab.Pod, want func(map[string]int) bool) {
 	t.Helper()
-	p.HTTP("http://b/").Until(func(netlab.Result) error {
-		if n := p.HTTP("http://b/").Names(20); !want(n) {
+	p.Ask("http://b/").Until(func(probe.Result) error {
+		if n := p.Ask("http://b/").Names(20); !want(n) {
 			return fmt.Errorf("answers by %v", n)
 		}
 		return nil
@@ -87,15 +88,15 @@ spec:
     directResponse: {status: 418}
   - route: [{destination: {host: b, subset: v1}}]
 `)
-	a.HTTP("http://b/teapot").Want(418)
-	a.HTTP("http://b/gone").Want(301)
-	if r := a.HTTP("http://b/", "--header", "x-version: 2").WantOK(); r.Field("name") != "b-v2" {
+	a.Ask("http://b/teapot").Want(418)
+	a.Ask("http://b/gone").Want(301)
+	if r := a.Ask("http://b/").Header("x-version", "2").WantOK(); r.By() != "b-v2" {
 		t.Errorf("by header: %v", r.Body)
 	}
-	if r := a.HTTP("http://b/old/page").WantOK(); r.Field("path") != "/new/page" {
+	if r := a.Ask("http://b/old/page").WantOK(); r.Field("path") != "/new/page" {
 		t.Errorf("rewritten: %v", r.Body)
 	}
-	if r := a.HTTP("http://b/").WantOK(); r.Field("name") != "b-v1" {
+	if r := a.Ask("http://b/").WantOK(); r.By() != "b-v1" {
 		t.Errorf("default: %v", r.Body)
 	}
 }
@@ -118,12 +119,12 @@ spec:
   - timeout: 0.2s
     route: [{destination: {host: b}}]
 `)
-	a.HTTP("http://b/fault").Want(599)
-	r := a.HTTP("http://b/?delay=2s").Want(504)
+	a.Ask("http://b/fault").Want(599)
+	r := a.Ask("http://b/?delay=2s").Want(504)
 	if r.Millis > 1500 {
 		t.Errorf("answered after %.0f ms, want about 200", r.Millis)
 	}
-	a.HTTP("http://b/").WantOK()
+	a.Ask("http://b/").WantOK()
 }
 
 // TestRetriesHideAFailingPod has one good and one dead endpoint.
@@ -133,14 +134,14 @@ func TestRetriesHideAFailingPod(t *testing.T) {
 	a := lab.Pod("a")
 	lab.Add(netlab.PodSpec{Name: "b-good", App: "b"})
 	bad := lab.Add(netlab.PodSpec{Name: "b-bad", App: "b"})
-	a.HTTP("http://b/").Until(func(netlab.Result) error {
-		if n := a.HTTP("http://b/").Names(20); n["b-good"] == 0 || n["b-bad"] == 0 {
+	a.Ask("http://b/").Until(func(probe.Result) error {
+		if n := a.Ask("http://b/").Names(20); n["b-good"] == 0 || n["b-bad"] == 0 {
 			return fmt.Errorf("answers by %v, want both", n)
 		}
 		return nil
 	})
 	bad.Crash()
-	if n := a.HTTP("http://b/").Names(50); n["b-good"] != 50 {
+	if n := a.Ask("http://b/").Names(50); n["b-good"] != 50 {
 		t.Errorf("after a crash: %v, want every request answered by b-good", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 	"github.com/isthmus-mesh/isthmus/test/netlab"
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 // TestNoRequestIsLostBetweenTopologies goes through all six transitions while an
@@ -19,14 +20,14 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 	a, gw := lab.Pod("a"), lab.EgressGateway()
 	api := lab.Host("api.example.com")
 	lab.Apply(entries)
-	plain := a.HTTP("http://api.example.com/", "--interval", "10ms")
-	sealed := a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA(), "--interval", "10ms")
+	plain := a.Ask("http://api.example.com/")
+	sealed := a.Ask("https://api.example.com/")
 	plain.Until(from(a))
 	sealed.Until(from(a))
 
-	a.TCP("api.example.com:9000").Until(lineFrom(a))
+	a.Ask("tcp://api.example.com:9000").Until(from(a))
 	long := a.Dial(api.IP.String() + ":9000")
-	loads := []func() []netlab.Result{plain.Load(), sealed.Load()}
+	loads := []func() []probe.Result{plain.Load(), sealed.Load()}
 	for _, to := range []topology.Kind{
 		topology.SidecarEgress, topology.EgressGateway, topology.IngressOnly,
 		topology.EgressGateway, topology.SidecarEgress, topology.IngressOnly,
@@ -36,8 +37,8 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 		if to == topology.EgressGateway {
 			caller = gw
 		}
-		a.HTTP("http://api.example.com/").Until(from(caller))
-		a.HTTP("https://api.example.com/", "--cacert", lab.OutsideCA()).Until(from(caller))
+		a.Ask("http://api.example.com/").Until(from(caller))
+		a.Ask("https://api.example.com/").Until(from(caller))
 		if _, err := long.Echo("still there"); err != nil {
 			t.Fatalf("a long connection did not outlive the step to %s: %v", to, err)
 		}
