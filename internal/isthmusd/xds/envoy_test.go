@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -429,17 +430,71 @@ func TestRealEnvoyRejects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			beside := edsCluster(t, "b", "svc-a", time.Second)
 			l.source.set(append([]*resource.Resource{tc.bad, beside}, good...)...)
-			l.eventually("rejection", func() bool {
+			l.eventually("rejection of "+tc.name+" alone", func() bool {
 				st := l.server.Status()
-				return len(st) == 1 && len(st[0].Types[tc.typ].Refused) > 0
+				return len(st) == 1 && len(st[0].Types[tc.typ].Refused) == 1
 			})
 			st := l.server.Status()[0].Types[tc.typ]
-			if len(st.Refused) != 1 || st.Refused[0] != tc.name {
+			if len(st.Refused) != 1 || st.Refused[0].Name != tc.name {
 				t.Errorf("refused = %v (%s), want %s alone", st.Refused, st.LastError, tc.name)
 			}
 			l.source.set(good...)
 			l.settled("the good configuration again")
 		})
 	}
+	stop()
+}
+
+// TestRealEnvoyGetsGoodRoutesBesideBadOnes changes two route tables at once, one
+// of them to what Envoy rejects. Its message names neither, and it may not even
+// look at the good one.
+func TestRealEnvoyGetsGoodRoutesBesideBadOnes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "DELTA_GRPC")
+	one, two := backend(t, "one"), backend(t, "two")
+	rest := []*resource.Resource{
+		edsCluster(t, "a", "svc-a", time.Second), assignment(t, "svc-a", one),
+		edsCluster(t, "b", "svc-b", time.Second), assignment(t, "svc-b", two),
+		httpListener(t, l.entry, "80", "in"),
+	}
+	names := []string{"79", "80", "81"} // Whichever Envoy looks at first, one is after a bad one.
+	for _, n := range []string{"79", "81"} {
+		other := httpListener(t, freeAddr(t), n, "in")
+		var m listenerv3.Listener
+		if err := proto.Unmarshal(other.Body, &m); err != nil {
+			t.Fatal(err)
+		}
+		m.Name = "in-" + n
+		rest = append(rest, marshalled(t, resource.Listener, m.GetName(), &m))
+	}
+	with := func(routes func(name string) *resource.Resource) {
+		all := slices.Clone(rest)
+		for _, n := range names {
+			all = append(all, routes(n))
+		}
+		l.source.set(all...)
+	}
+	with(func(n string) *resource.Resource { return routeTo(t, n, "a") })
+	l.answers("one")
+	l.settled("the good configuration")
+	stop := l.hammer()
+	with(func(n string) *resource.Resource {
+		if n == "80" {
+			return routeTo(t, n, "b")
+		}
+		twice := &routev3.VirtualHost{Domains: []string{"same.example"}}
+		first, second := proto.Clone(twice).(*routev3.VirtualHost), proto.Clone(twice).(*routev3.VirtualHost)
+		first.Name, second.Name = "first", "second"
+		return marshalled(t, resource.Route, n, &routev3.RouteConfiguration{Name: n, VirtualHosts: []*routev3.VirtualHost{first, second}})
+	})
+	l.answers("two")
+	l.eventually("the two bad tables named", func() bool {
+		st := l.server.Status()
+		var bad []string
+		for _, r := range st[0].Types["rds"].Refused {
+			bad = append(bad, r.Name)
+		}
+		return len(st) == 1 && slices.Equal(bad, []string{"79", "81"})
+	})
 	stop()
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -211,8 +212,15 @@ type client struct {
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	in     chan *got
 	end    chan error
+	id     string
 	node   *core.Node
 	cancel context.CancelFunc
+}
+
+// pod is the name of the client's pod.
+func (c *client) pod() string {
+	name, _, _ := strings.Cut(strings.Split(c.id, "~")[2], ".")
+	return name
 }
 
 func (m *mesh) delta(id string) *client {
@@ -222,7 +230,7 @@ func (m *mesh) delta(id string) *client {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	c := &client{t: m.t, stream: s, in: make(chan *got, 100), end: make(chan error, 1), node: node(id), cancel: cancel}
+	c := &client{t: m.t, stream: s, in: make(chan *got, 100), end: make(chan error, 1), id: id, node: node(id), cancel: cancel}
 	go func() {
 		for {
 			r, err := s.Recv()
@@ -340,4 +348,20 @@ func (m *mesh) connect(id string, eds, rds []string) *client {
 func pass(d time.Duration) {
 	time.Sleep(d) // In a bubble: time passes when everything is idle.
 	synctest.Wait()
+}
+
+// soon is the next response, or nil when the server has nothing more to do.
+func (c *client) soon() *got {
+	synctest.Wait()
+	select {
+	case g := <-c.in:
+		return g
+	default:
+		return nil
+	}
+}
+
+// have is the first request of a client that comes back with one resource.
+func have(t resource.Type, name, version string) *discovery.DeltaDiscoveryRequest {
+	return &discovery.DeltaDiscoveryRequest{TypeUrl: t.URL(), InitialResourceVersions: map[string]string{name: version}}
 }

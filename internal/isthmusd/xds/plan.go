@@ -27,6 +27,8 @@ type batch struct {
 	answer bool
 	// forced is true when something goes whatever the client has.
 	forced bool
+	// again is true when it is sent to find out what of it the client rejects.
+	again bool
 	// apart is true when nothing waits for the answer.
 	apart bool
 	// version of the whole type, for state-of-the-world clients.
@@ -37,6 +39,16 @@ func (b batch) empty() bool {
 	return len(b.resources) == 0 && len(b.removed) == 0 && !b.answer
 }
 
+// next is what goes now: what is under examination first, for the set is not
+// the client's until that is over.
+func (s *stream) next(w *watch, set *resource.Set) batch {
+	if b := s.planSuspects(w); !b.empty() {
+		return b
+	}
+	s.acquit(w)
+	return s.plan(w, set)
+}
+
 // plan decides what brings the client from what it has to the set, and takes
 // note of it: the caller sends the batch at once.
 func (s *stream) plan(w *watch, set *resource.Set) batch {
@@ -45,6 +57,7 @@ func (s *stream) plan(w *watch, set *resource.Set) batch {
 	}
 	b := batch{before: w.sent}
 	if w.have != nil {
+		w.resumed = true
 		s.planKnown(&b, w, set)
 		w.sent = set
 	} else {
@@ -232,6 +245,7 @@ func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
 		w.nonce = ""
 		return batch{}
 	}
+	w.resumed = w.resumed || w.claimed != ""
 	w.claimed = ""
 	if wildcardByDefault(w.typ) {
 		b.resources, b.shared, b.answer = whole, nil, true

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -37,7 +38,7 @@ func (s *stream) expire(now time.Time) {
 	for t := range s.watches {
 		late := s.watches[t].expire(now, s.server.o.Patience)
 		if late != nil && t == int(resource.Cluster) {
-			s.opened = late.state
+			s.opened = cmp.Or(late.state, s.opened)
 		}
 	}
 }
@@ -69,18 +70,29 @@ func (s *stream) depart(now time.Time) error {
 // filter chains that drain still do.
 func (s *stream) schedule(now time.Time) {
 	for name, l := range s.leaving {
-		if l.deadline.IsZero() && s.followed(l.since) {
+		if l.deadline.IsZero() && s.followed(name, l.since) {
 			l.deadline = now.Add(s.server.o.Linger)
 			s.leaving[name] = l
 		}
 	}
 }
 
-// followed tells whether listeners and routes have reached the revision.
-func (s *stream) followed(revision uint64) bool {
+// followed tells whether listeners and routes have left the cluster behind, as
+// of the revision that has it no more. What the client rejects does not hold up
+// others, but what it has instead may still use the cluster.
+func (s *stream) followed(cluster string, revision uint64) bool {
 	for _, t := range []resource.Type{resource.Listener, resource.Route} {
-		if w := &s.watches[t]; w.active && w.acked.Revision < revision {
+		w := &s.watches[t]
+		if !w.active {
+			continue
+		}
+		if w.settled < revision {
 			return false
+		}
+		for _, n := range w.refused {
+			if n.uses(cluster) {
+				return false
+			}
 		}
 	}
 	return true
@@ -89,7 +101,7 @@ func (s *stream) followed(revision uint64) bool {
 func (s *stream) pumpClusters(now time.Time) error {
 	w := &s.watches[resource.Cluster]
 	if w.active && w.maySend() {
-		b := s.plan(w, s.state.Sets[resource.Cluster])
+		b := s.next(w, s.state.Sets[resource.Cluster])
 		if err := s.send(now, w, s.state, b); err != nil {
 			return err
 		}
@@ -115,7 +127,7 @@ func (s *stream) pumpEndpoints(now time.Time) error {
 	if !w.maySend() {
 		return nil
 	}
-	return s.send(now, w, s.state, s.plan(w, s.state.Sets[resource.Endpoint]))
+	return s.send(now, w, s.state, s.next(w, s.state.Sets[resource.Endpoint]))
 }
 
 // pumpFollowers sends listeners and routes of the opened state, and secrets of
@@ -129,7 +141,7 @@ func (s *stream) pumpFollowers(now time.Time) error {
 		if !w.active || f.state == nil || !w.maySend() {
 			continue
 		}
-		if err := s.send(now, w, f.state, s.plan(w, f.state.Sets[f.typ])); err != nil {
+		if err := s.send(now, w, f.state, s.next(w, f.state.Sets[f.typ])); err != nil {
 			return err
 		}
 	}
@@ -173,9 +185,12 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	}
 	s.server.metrics.sent(w.typ, m)
 	w.nonce = h.nonce
-	f := flight{nonce: h.nonce, sentAt: now, state: state, added: b.resources, removed: b.removed, late: b.apart}
-	if b.step != nil {
-		f.step, f.before = b.step, b.before
+	f := flight{
+		nonce: h.nonce, sentAt: now, state: state, before: b.before, step: b.step,
+		added: b.resources, removed: b.removed, late: b.apart, again: b.again,
+	}
+	if b.again {
+		f.state = nil // It brings the client no further.
 	}
 	if w.typ == resource.Cluster {
 		f.holds = s.resend(b.changed)
@@ -237,8 +252,11 @@ func (s *stream) mark(now time.Time) {
 		if w.typ == resource.Listener || w.typ == resource.Route {
 			state = s.opened
 		}
-		if state != nil && w.reached(state.Sets[t]) && (w.typ != resource.Endpoint || len(s.held) == 0) {
-			w.acked = Mark{Revision: state.Revision, Epoch: state.Epoch}
+		if state != nil && w.answered(state.Sets[t]) && (w.typ != resource.Endpoint || len(s.held) == 0) {
+			w.settled = state.Revision
+			if len(w.refused) == 0 {
+				w.acked = Mark{Revision: state.Revision, Epoch: state.Epoch}
+			}
 		}
 		if w.active && w.acked.Revision < s.state.Revision {
 			all = false
@@ -250,9 +268,9 @@ func (s *stream) mark(now time.Time) {
 	}
 }
 
-// reached tells whether the client has acknowledged everything of the set.
-func (w *watch) reached(set *resource.Set) bool {
-	return w.active && w.have == nil && len(w.flights) == 0 && len(w.due) == 0 && len(w.refused) == 0 && w.sent == set
+// answered tells whether the client has accepted or rejected all of the set.
+func (w *watch) answered(set *resource.Set) bool {
+	return w.active && w.have == nil && len(w.flights) == 0 && len(w.due) == 0 && len(w.suspects) == 0 && w.sent == set
 }
 
 // compact lets go of what the last requests needed.

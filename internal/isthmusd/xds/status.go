@@ -36,6 +36,9 @@ type ProxyStatus struct {
 	Leaving int `json:"leaving,omitempty"`
 	// Types by short name: cds, eds, lds, rds, sds.
 	Types map[string]TypeStatus `json:"types"`
+
+	// state that the proxy should have.
+	state *resource.State
 }
 
 // TypeStatus is how far a proxy has come with one type.
@@ -45,9 +48,16 @@ type TypeStatus struct {
 	// Rejections since the stream began.
 	Rejections int `json:"rejections,omitempty"`
 	// Refused are the resources that the proxy rejected and that have not been
-	// replaced; LastError is what it said.
-	Refused   []string `json:"refused,omitempty"`
-	LastError string   `json:"lastError,omitempty"`
+	// replaced; LastError is what it said last, perhaps of others.
+	Refused   []Refused `json:"refused,omitempty"`
+	LastError string    `json:"lastError,omitempty"`
+}
+
+// Refused is a resource that a proxy rejected.
+type Refused struct {
+	Name string `json:"name"`
+	// Error is what the proxy said of the response that it was in.
+	Error string `json:"error"`
 }
 
 // Standing of a proxy with respect to an epoch.
@@ -90,6 +100,19 @@ func (r *registry) remove(s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.live, s)
+}
+
+// others tells whether another proxy than this one should have the resource.
+func (r *registry) others(s *stream, x *resource.Resource) bool {
+	for _, st := range r.statuses() {
+		if st.Namespace == s.proxy.Namespace && st.Name == s.proxy.Name {
+			continue
+		}
+		if has := st.state.Sets[x.Type].Get(x.Name); has != nil && has.Version == x.Version {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *registry) statuses() []*ProxyStatus {
@@ -140,10 +163,11 @@ func (p *ProxyStatus) standing(epoch string) Standing {
 	return Behind
 }
 
-// Syncz is the handler of /debug/syncz.
+// Syncz is the handler of /debug/syncz: how far each proxy has come, and what
+// proxies rejected.
 func (s *Server) Syncz() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, s.Status())
+		writeJSON(w, map[string]any{"proxies": s.Status(), "quarantined": s.Quarantined()})
 	})
 }
 
@@ -181,6 +205,7 @@ func (s *stream) publish() {
 		Acknowledged: newest,
 		Leaving:      len(s.leaving),
 		Types:        map[string]TypeStatus{},
+		state:        s.state,
 	}
 	for t := range s.watches {
 		w := &s.watches[t]
@@ -205,8 +230,8 @@ func (w *watch) status(newest Mark) TypeStatus {
 		Rejections:   w.rejections,
 		LastError:    w.lastError,
 	}
-	if len(w.refused) > 0 {
-		ts.Refused = sortedNames(w.refused)
+	for _, name := range sortedNames(w.refused) {
+		ts.Refused = append(ts.Refused, Refused{Name: name, Error: w.refused[name].why})
 	}
 	return ts
 }

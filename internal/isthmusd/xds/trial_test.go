@@ -96,6 +96,16 @@ func TestEndpointsAreNotTried(t *testing.T) {
 	})
 }
 
+// rejects answers that a listener is bad, and once more when it comes alone.
+func (c *client) rejects(g *got, name string) {
+	c.t.Helper()
+	why := "Error adding/updating listener(s) " + name + ": no"
+	c.nack(g, why)
+	if len(g.resources) > 1 {
+		c.nack(c.want(resource.Listener, []string{name}), why)
+	}
+}
+
 func TestWhatTwoProxiesRejectNobodyElseGets(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		m := start(t)
@@ -103,17 +113,20 @@ func TestWhatTwoProxiesRejectNobodyElseGets(t *testing.T) {
 		cs := fleet(m, 4)
 		m.source.set(listener("bad", "2"), listener("good", "2"))
 		first, g := heard(t, cs)
-		first.nack(g, "Error adding/updating listener(s) bad: no")
+		first.rejects(g, "bad")
 		second, g := heard(t, others(cs, first))
 		if second == nil {
 			t.Fatal("nobody tried after the first rejection")
 		}
-		second.nack(g, "Error adding/updating listener(s) bad: no")
+		if q := m.server.Quarantined(); len(q) != 1 || q[0].Withheld {
+			t.Errorf("after one rejection: %+v, want it named and not withheld", q)
+		}
+		second.rejects(g, "bad")
 		for _, c := range others(cs, first, second) {
 			c.ack(c.want(resource.Listener, []string{"good"}))
 		}
 		q := m.server.Quarantined()
-		if len(q) != 1 || q[0].Name != "bad" || q[0].Type != "lds" {
+		if len(q) != 1 || q[0].Name != "bad" || q[0].Type != "lds" || !q[0].Withheld || len(q[0].By) != 2 {
 			t.Fatalf("quarantined = %+v", q)
 		}
 		late := m.delta(cartNode)
@@ -136,6 +149,28 @@ func TestWhatTwoProxiesRejectNobodyElseGets(t *testing.T) {
 	})
 }
 
+func TestOneProxyMayNotRejectTwice(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		m := start(t)
+		m.source.set(listener("l", "1"))
+		cs := fleet(m, 2)
+		m.source.set(listener("l", "2"))
+		first, g := heard(t, cs)
+		first.rejects(g, "l")
+		second, g := heard(t, others(cs, first))
+		second.ack(g)
+		first.cancel()
+		synctest.Wait()
+		again := m.delta(first.id)
+		again.subscribe(resource.Listener)
+		again.rejects(again.want(resource.Listener, []string{"l"}), "l")
+		again.quiet()
+		if q := m.server.Quarantined(); len(q) != 1 || q[0].Withheld || len(q[0].By) != 1 {
+			t.Errorf("quarantined = %+v, want one proxy named and nothing withheld", q)
+		}
+	})
+}
+
 func TestOneProxysOwnFaultHurtsNobody(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		m := start(t)
@@ -149,8 +184,8 @@ func TestOneProxysOwnFaultHurtsNobody(t *testing.T) {
 		for _, c := range others(cs, first, second) {
 			c.ack(c.want(resource.Listener, []string{"l"}))
 		}
-		if q := m.server.Quarantined(); len(q) != 0 {
-			t.Errorf("quarantined = %+v", q)
+		if q := m.server.Quarantined(); len(q) != 1 || q[0].Withheld || q[0].By[0] != "shop/"+first.pod() {
+			t.Errorf("quarantined = %+v, want the one proxy named and nothing withheld", q)
 		}
 	})
 }
@@ -162,9 +197,9 @@ func TestWorldWithheldToo(t *testing.T) {
 		cs := fleet(m, 2)
 		m.source.set(listener("bad", "b2"), listener("good", "g2"))
 		first, g := heard(t, cs)
-		first.nack(g, "bad: no")
+		first.rejects(g, "bad")
 		second, g := heard(t, others(cs, first))
-		second.nack(g, "bad: no")
+		second.rejects(g, "bad")
 		synctest.Wait()
 		w := m.world(cartNode)
 		w.subscribe(resource.Listener, "")

@@ -4,7 +4,6 @@
 package xds
 
 import (
-	"strings"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
@@ -44,12 +43,14 @@ type flight struct {
 	removed []string
 	// holds are services whose new endpoints wait for these clusters.
 	holds map[string]struct{}
-	// step is the shared step that the flight takes, and before the set that it
-	// began from; nil when it is no step of a whole class.
-	step   *diff
+	// before is the set that the flight began from; step the shared step that it
+	// takes, nil when it is no step of a whole class.
 	before *resource.Set
+	step   *diff
 	// late flights block nothing any more.
 	late bool
+	// again flights bring what the client rejected together with other things.
+	again bool
 }
 
 // watch is one type on one stream. What the client has is `sent` restricted to
@@ -72,9 +73,18 @@ type watch struct {
 	// trialUntil is when a step goes at the latest that others try first; zero
 	// when none waits.
 	trialUntil time.Time
-	// refused are the versions that the client rejected and has not replaced.
-	refused map[string]uint64
+	// refused are what the client rejected and has not replaced; suspects are those
+	// of them that are not proven guilty: see suspect.go.
+	refused  map[string]rejection
+	suspects [][]string
+	// examined is the step whose trial waits for the suspects.
+	examined *diff
+	// resumed is true when the client came with something from a former stream.
+	resumed bool
 	acked   Mark
+	// settled is the newest revision to which the client has answered in full,
+	// though it may have rejected some of it.
+	settled uint64
 
 	rejections int
 	lastError  string
@@ -84,7 +94,7 @@ type watch struct {
 func (w *watch) open() {
 	w.active = true
 	w.due = map[string]reason{}
-	w.refused = map[string]uint64{}
+	w.refused = map[string]rejection{}
 }
 
 // wants tells whether the client subscribes to the name.
@@ -146,63 +156,6 @@ func (w *watch) landed(nonce string) []flight {
 	return nil
 }
 
-// accept forgets refusals that the flight has replaced.
-func (w *watch) accept(f flight) {
-	if len(w.refused) == 0 {
-		return
-	}
-	for _, r := range f.added {
-		delete(w.refused, r.Name)
-	}
-	for _, n := range f.removed {
-		delete(w.refused, n)
-	}
-}
-
-// refuse notes a rejected response. A rejection names no resource in a field of
-// its own, but Envoy's message quotes the names of those that it did not take;
-// when it quotes none, all of the response count. It returns those that are to
-// blame for sure.
-func (w *watch) refuse(f flight, why string) (culprits []*resource.Resource) {
-	w.rejections++
-	w.lastError = why
-	for _, r := range f.added {
-		if len(f.added) == 1 || blames(why, r.Name) {
-			culprits = append(culprits, r)
-			w.refused[r.Name] = r.Version
-		}
-	}
-	if len(culprits) > 0 {
-		return culprits
-	}
-	for _, r := range f.added {
-		w.refused[r.Name] = r.Version
-	}
-	if len(f.added) == 0 {
-		w.refused[""] = 0
-	}
-	return nil
-}
-
-// blames tells whether Envoy's message is about the name: "Error adding/updating
-// cluster(s) a: reason, b: reason". Short names occur within words, so the name
-// must stand alone before its colon.
-func blames(why, name string) bool {
-	if name == "" {
-		return false
-	}
-	for rest := why; ; {
-		before, after, found := strings.Cut(rest, name+":")
-		if !found {
-			return false
-		}
-		if before == "" || strings.ContainsAny(before[len(before)-1:], " ,\n'\"(") {
-			return true
-		}
-		rest = "x" + after // Never at the start again.
-	}
-}
-
 // settle handles the answer to a response.
 func (s *stream) settle(w *watch, r request) {
 	done := w.landed(r.nonce)
@@ -212,19 +165,20 @@ func (s *stream) settle(w *watch, r request) {
 	last := done[len(done)-1]
 	for _, f := range done[:len(done)-1] {
 		w.accept(f)
-		s.judge(w, f, "", nil)
+		s.pass(f)
 	}
 	if r.refusal == "" {
 		delete(w.refused, "")
 		w.accept(last)
-		s.judge(w, last, "", nil)
+		s.pass(last)
 		s.server.metrics.acks.WithLabelValues(shortName(w.typ)).Inc()
 	} else {
-		s.judge(w, last, r.refusal, w.refuse(last, r.refusal))
+		s.refuse(w, last, r.refusal)
 		s.server.metrics.rejects.WithLabelValues(shortName(w.typ)).Inc()
 		s.log.Info("Proxy rejected configuration", "type", shortName(w.typ), "resources", len(last.added), "error", r.refusal)
 	}
-	if w.typ == resource.Cluster && !last.late {
+	s.acquit(w)
+	if w.typ == resource.Cluster && !last.late && last.state != nil {
 		// A rejection opens the gate too: Envoy took the good ones, and one bad
 		// cluster must not freeze a proxy's routes.
 		s.opened = last.state
