@@ -69,11 +69,11 @@ func (c *Catalog) run(v *variant, view *snapshot.View) (err error) {
 		v.names = distinct(names)
 		return err
 	}
-	m, services, err := c.Builder.Build(view, v.kind, v.name)
+	m, up, err := c.Builder.Build(view, v.kind, v.name)
 	if err != nil || m == nil {
 		return err
 	}
-	v.resource, err = c.seal(v.item, m, services)
+	v.resource, err = c.seal(v.item, m, up)
 	return err
 }
 
@@ -89,7 +89,7 @@ func distinct(names []string) []string {
 }
 
 // seal validates a message by Envoy's own rules and makes its bytes and version.
-func (c *Catalog) seal(it item, m proto.Message, services []string) (*resource.Resource, error) {
+func (c *Catalog) seal(it item, m proto.Message, up resource.Upstream) (*resource.Resource, error) {
 	if err := c.checker.check(m); err != nil {
 		return nil, fmt.Errorf("validate %s: %w", it.name, err)
 	}
@@ -97,11 +97,7 @@ func (c *Catalog) seal(it item, m proto.Message, services []string) (*resource.R
 	if err != nil {
 		return nil, fmt.Errorf("marshal %s: %w", it.name, err)
 	}
-	r := &resource.Resource{Type: it.kind, Name: it.name, Body: body, Version: version(it, body)}
-	if len(services) > 0 {
-		r.ServiceName = services[0]
-	}
-	return r, nil
+	return &resource.Resource{Type: it.kind, Name: it.name, Body: body, Version: version(it, body), Upstream: up}, nil
 }
 
 func version(it item, body []byte) uint64 {

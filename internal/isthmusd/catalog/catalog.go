@@ -37,8 +37,8 @@ type Builder interface {
 	// Names lists the resources of a type that the proxy should have.
 	Names(v *snapshot.View, t resource.Type) ([]string, error)
 	// Build makes one of them; a nil message means that there is no such
-	// resource. For clusters of type EDS it tells the EDS names.
-	Build(v *snapshot.View, t resource.Type, name string) (proto.Message, []string, error)
+	// resource.
+	Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error)
 }
 
 // ErrNotReady is returned until every source of configuration has synced.

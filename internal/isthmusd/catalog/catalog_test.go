@@ -56,7 +56,7 @@ func keyOf(name string) model.ServiceKey {
 	return model.ServiceKey{Namespace: ns, Host: host}
 }
 
-func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, []string, error) {
+func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
 	k := keyOf(name)
 	switch t {
 	case resource.Cluster:
@@ -66,7 +66,7 @@ func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.
 		if len(drs) > 0 && v.ProxyMatches(drs[0].Spec.GetWorkloadSelector().GetMatchLabels()) {
 			alt += drs[0].Name
 		}
-		return &cluster.Cluster{Name: name, AltStatName: alt}, []string{name}, nil
+		return &cluster.Cluster{Name: name, AltStatName: alt}, resource.Upstream{ServiceName: name}, nil
 	case resource.Endpoint:
 		s, out := v.Service(k), &endpoint.ClusterLoadAssignment{ClusterName: name}
 		for _, e := range v.Endpoints(k) {
@@ -75,14 +75,14 @@ func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.
 			}
 			out.Endpoints = append(out.Endpoints, &endpoint.LocalityLbEndpoints{Locality: &core.Locality{Zone: e.Address}})
 		}
-		return out, nil, nil
+		return out, resource.Upstream{}, nil
 	case resource.Route:
 		if strings.HasSuffix(name, "bad") {
-			return nil, nil, errors.New("bad")
+			return nil, resource.Upstream{}, errors.New("bad")
 		}
-		return &route.RouteConfiguration{Name: name}, nil, nil
+		return &route.RouteConfiguration{Name: name}, resource.Upstream{}, nil
 	}
-	return nil, nil, nil
+	return nil, resource.Upstream{}, nil
 }
 
 func newCatalog(s *snapshot.Store) *Catalog {
@@ -211,7 +211,7 @@ func TestAFailureLeavesTheLastGoodResource(t *testing.T) {
 // message for endpoints.
 type failing struct{ fakeBuilder }
 
-func (f failing) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, []string, error) {
+func (f failing) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
 	if t == resource.Cluster && len(v.Summary(keyOf(name)).ServiceAccounts) > 0 {
 		panic("cannot")
 	}
@@ -236,7 +236,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := New(Options{Builder: fakeBuilder{}})
-			if _, err := c.seal(item{resource.Cluster, "x"}, m, nil); err == nil {
+			if _, err := c.seal(item{resource.Cluster, "x"}, m, resource.Upstream{}); err == nil {
 				t.Error("passed")
 			}
 		})

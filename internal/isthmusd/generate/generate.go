@@ -38,17 +38,17 @@ func (Builder) Names(v *snapshot.View, t resource.Type) ([]string, error) {
 }
 
 // Build makes one resource, or nil if there is none of that name. For a cluster
-// it also returns the name of the endpoints that it asks for.
-func (Builder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, []string, error) {
+// it also tells what endpoints it asks for and trusts.
+func (Builder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
 	g, ok := generatorFor(v, t)
 	if !ok {
-		return nil, nil, nil
+		return nil, resource.Upstream{}, nil
 	}
-	m, services, err := g.build(v, name)
+	m, up, err := g.build(v, name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("build %s: %w", t.URL(), err)
+		return nil, resource.Upstream{}, fmt.Errorf("build %s: %w", t.URL(), err)
 	}
-	return m, services, nil
+	return m, up, nil
 }
 
 // generator makes one type of resources for one role of proxies.
@@ -56,7 +56,7 @@ type generator struct {
 	role  resolve.Role
 	kind  resource.Type
 	names func(*snapshot.View) []string
-	build func(*snapshot.View, string) (proto.Message, []string, error)
+	build func(*snapshot.View, string) (proto.Message, resource.Upstream, error)
 }
 
 func generatorFor(v *snapshot.View, t resource.Type) (generator, bool) {
@@ -72,32 +72,47 @@ func generatorFor(v *snapshot.View, t resource.Type) (generator, bool) {
 type resolver[T any] func(*snapshot.View, string) *T
 
 // built turns a resolver and a translator into a generator's build.
-func built[T any, M proto.Message](r resolver[T], translate func(T) (M, error)) func(*snapshot.View, string) (proto.Message, []string, error) {
-	return func(v *snapshot.View, name string) (proto.Message, []string, error) {
+func built[T any, M proto.Message](r resolver[T], translate func(T) (M, error)) func(*snapshot.View, string) (proto.Message, resource.Upstream, error) {
+	return func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
 		x := r(v, name)
 		if x == nil {
-			return nil, nil, nil
+			return nil, resource.Upstream{}, nil
 		}
 		m, err := translate(*x)
 		if err != nil {
-			return nil, nil, err
+			return nil, resource.Upstream{}, err
 		}
-		return m, nil, nil
+		return m, resource.Upstream{}, nil
 	}
 }
 
 func clusters(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Cluster]) generator {
-	return generator{role, resource.Cluster, names, func(v *snapshot.View, name string) (proto.Message, []string, error) {
+	return generator{role, resource.Cluster, names, func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
 		c := r(v, name)
 		if c == nil {
-			return nil, nil, nil
+			return nil, resource.Upstream{}, nil
 		}
 		m, service, err := envoy.Cluster(*c)
 		if err != nil || service == "" {
-			return m, nil, err
+			return m, resource.Upstream{}, err
 		}
-		return m, []string{service}, nil
+		return m, resource.Upstream{ServiceName: service, Trusts: trusts(*c)}, nil
 	}}
+}
+
+// trusts lists the identities that the cluster takes its endpoints for.
+func trusts(c ir.Cluster) []string {
+	if c.TLS == nil || c.TLS.Server == nil {
+		return nil
+	}
+	var out []string
+	for _, san := range c.TLS.Server.SANs {
+		if san.Match.Kind == ir.MatchExact {
+			out = append(out, san.Match.Value)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func endpoints(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Assignment]) generator {

@@ -52,10 +52,20 @@ type Resource struct {
 	Version uint64
 	// Body is the marshalled resource message (the value inside google.protobuf.Any).
 	Body []byte
-	// ServiceName is the EDS name that a Cluster of type EDS asks for, else "".
-	// The xDS server sends that ClusterLoadAssignment after the cluster, though
-	// nobody asked (Envoy does not ask again when a cluster is replaced).
+	// Upstream of a Cluster of type EDS.
+	Upstream
+}
+
+// Upstream is what the xDS server has to know of a Cluster to send it and its
+// endpoints in the right order.
+type Upstream struct {
+	// ServiceName is the EDS name that the cluster asks for, "" for no EDS. That
+	// ClusterLoadAssignment goes after the cluster, though nobody asked (Envoy
+	// does not ask again when a cluster is replaced).
 	ServiceName string
+	// Trusts are the identities that endpoints may prove, sorted; empty if none is
+	// named. A longer list goes before the endpoints, a shorter one after them.
+	Trusts []string
 }
 
 // Set is an immutable set of resources of one type, sorted by name.

@@ -33,7 +33,7 @@ func benchState() []*resource.Resource {
 	for i := range benchServices {
 		name := fmt.Sprintf("outbound|80||service-%04d.shop.svc.cluster.local", i)
 		rs = append(rs,
-			&resource.Resource{Type: resource.Cluster, Name: name, ServiceName: name, Version: 1, Body: body},
+			&resource.Resource{Type: resource.Cluster, Name: name, Upstream: resource.Upstream{ServiceName: name}, Version: 1, Body: body},
 			&resource.Resource{Type: resource.Endpoint, Name: name, Version: 1, Body: body})
 	}
 	return rs

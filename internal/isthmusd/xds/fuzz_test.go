@@ -124,7 +124,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add(b, b, b)
 	}
 	cluster := func(v uint64) *resource.Resource {
-		return &resource.Resource{Type: resource.Cluster, Name: "a", Version: v, ServiceName: "a", Body: []byte("a")}
+		return &resource.Resource{Type: resource.Cluster, Name: "a", Version: v, Upstream: resource.Upstream{ServiceName: "a"}, Body: []byte("a")}
 	}
 	end := func(v uint64) *resource.Resource {
 		return &resource.Resource{Type: resource.Endpoint, Name: "a", Version: v, Body: []byte("a")}

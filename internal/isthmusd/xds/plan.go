@@ -79,9 +79,6 @@ func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 	if !s.mayStep(w, d) {
 		return
 	}
-	if tried(w.typ) && len(d.changed) > 0 {
-		b.step = d
-	}
 	w.sent = set
 	for _, r := range d.changed {
 		if _, due := w.due[r.Name]; !due && w.wants(r.Name) && s.visible(w, r.Name) {
@@ -90,6 +87,13 @@ func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 	}
 	if slices.Equal(b.resources, d.changed) {
 		b.shared = d
+	}
+	if tried(w.typ) && len(d.changed) > 0 {
+		b.step = d
+		if len(b.resources) == 0 {
+			s.pass(flight{step: d}) // There is nothing to try.
+			b.step = nil
+		}
 	}
 	for _, r := range d.removed {
 		if _, due := w.due[r.Name]; !due && w.wants(r.Name) {
@@ -197,6 +201,9 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 	}
 	switch w.typ {
 	case resource.Cluster:
+		if s.narrows(b, r) {
+			return
+		}
 		l, was := s.leaving[r.Name]
 		delete(s.leaving, r.Name)
 		if was && l.resource != nil && l.resource.Version == r.Version && s.protocol == Delta {
@@ -217,6 +224,10 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 // drop takes a resource away. Clusters stay until nothing uses them.
 func (s *stream) drop(b *batch, w *watch, name string, r *resource.Resource) {
 	if w.typ == resource.Cluster {
+		if had := s.narrowing[name]; had != nil {
+			r = had
+			delete(s.narrowing, name)
+		}
 		s.leaving[name] = leaving{resource: r, since: s.state.Revision}
 		return
 	}
@@ -261,12 +272,14 @@ func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
 // whole is everything of the type that the client should have now.
 func (s *stream) whole(w *watch, set *resource.Set) []*resource.Resource {
 	all := set.List()
-	if w.wildcard && w.typ != resource.Secret && s.server.quarantine.empty() && (w.typ != resource.Cluster || len(s.leaving) == 0) {
+	if w.wildcard && w.typ != resource.Secret && s.server.quarantine.empty() && (w.typ != resource.Cluster || len(s.leaving)+len(s.narrowing) == 0) {
 		return all
 	}
 	var out []*resource.Resource
 	for _, r := range all {
-		if w.wants(r.Name) && s.visible(w, r.Name) {
+		if had := s.narrowing[r.Name]; had != nil && w.typ == resource.Cluster {
+			out = append(out, had)
+		} else if w.wants(r.Name) && s.visible(w, r.Name) {
 			out = append(out, s.server.quarantine.instead(r))
 		}
 	}

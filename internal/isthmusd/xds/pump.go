@@ -100,6 +100,7 @@ func (s *stream) followed(cluster string, revision uint64) bool {
 
 func (s *stream) pumpClusters(now time.Time) error {
 	w := &s.watches[resource.Cluster]
+	s.narrow(w)
 	if w.active && w.maySend() {
 		b := s.next(w, s.state.Sets[resource.Cluster])
 		if err := s.send(now, w, s.state, b); err != nil {
@@ -252,7 +253,7 @@ func (s *stream) mark(now time.Time) {
 		if w.typ == resource.Listener || w.typ == resource.Route {
 			state = s.opened
 		}
-		if state != nil && w.answered(state.Sets[t]) && (w.typ != resource.Endpoint || len(s.held) == 0) {
+		if state != nil && w.answered(state.Sets[t]) && !s.withholds(w.typ) {
 			w.settled = state.Revision
 			if len(w.refused) == 0 {
 				w.acked = Mark{Revision: state.Revision, Epoch: state.Epoch}
@@ -266,6 +267,11 @@ func (s *stream) mark(now time.Time) {
 		s.converged = s.state.Revision
 		s.server.metrics.convergence.Observe(now.Sub(s.noticed).Seconds())
 	}
+}
+
+// withholds tells whether the client has older versions than its watch says.
+func (s *stream) withholds(t resource.Type) bool {
+	return t == resource.Endpoint && len(s.held) > 0 || t == resource.Cluster && len(s.narrowing) > 0
 }
 
 // answered tells whether the client has accepted or rejected all of the set.

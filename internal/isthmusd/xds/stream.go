@@ -49,6 +49,9 @@ type stream struct {
 	// held are endpoints that the client has at an older version than sent says,
 	// until the clusters that go with the new one are acknowledged.
 	held map[string]*resource.Resource
+	// narrowing are clusters that the client has as they were, until endpoints are
+	// gone that only those trust: see narrow.go.
+	narrowing map[string]*resource.Resource
 	// owed are services whose clusters were sent before their endpoints were asked for.
 	owed     map[string]struct{}
 	owedMost int
@@ -110,6 +113,7 @@ func (s *Server) newStream(p Protocol, out sender, caller authn.Caller) *stream 
 		caller:    caller,
 		leaving:   map[string]leaving{},
 		held:      map[string]*resource.Resource{},
+		narrowing: map[string]*resource.Resource{},
 		owed:      map[string]struct{}{},
 		connected: s.o.Clock.Now(),
 	}
