@@ -163,6 +163,9 @@ type Endpoint struct {
 	Namespace      string
 	Workload       string
 	ServiceAccount string
+	// Pod is set where Workload is a Pod with an address of its own: one that
+	// NetworkPolicies know by its labels.
+	Pod bool
 	// TLSMode is TLSIstio when the workload has a proxy that ends mesh TLS.
 	TLSMode  string
 	Locality string // region/zone/subzone

@@ -122,16 +122,20 @@ func (s *scope) reach(c *ir.Cluster, d destination) {
 		c.Balance.Policy = ir.Chosen
 	case ir.StrictDNS, ir.LogicalDNS:
 		c.Family = family(s.v)
-		c.Localities = dnsEndpoints(s.v, d)
+		c.Localities = dnsEndpoints(s.v, d, s.bounds)
 		if len(c.Localities) == 0 {
 			c.Discovery = ir.Static
 		}
 	}
 }
 
-// discovery says how a destination's endpoints are found. A gateway has no
+// discovery says how a destination's endpoints are found: none, for one that is
+// out of bounds. A gateway has no
 // original destination to go to: for it headless services are balanced.
 func (s *scope) discovery(d destination) ir.Discovery {
+	if s.bounds.refuses(d) {
+		return ir.Static
+	}
 	if d.svc.ExternalName != "" {
 		return ir.StrictDNS
 	}

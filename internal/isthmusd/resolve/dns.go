@@ -16,8 +16,9 @@ import (
 // endpoints, or else its host. They come from the object that declares the
 // service, not from pods, so a cluster may hold them. Where endpoints are to be
 // listed and none is usable, there is none.
-func dnsEndpoints(v *snapshot.View, d destination) []ir.Locality {
+func dnsEndpoints(v *snapshot.View, d destination, in *bounds) []ir.Locality {
 	b := newEndpointBuilder(v, d)
+	b.bounds = in
 	if d.svc.ExternalName != "" {
 		if b.sharedProxy && proxyItself(d.svc.ExternalName) {
 			return nil
@@ -38,7 +39,11 @@ func dnsEndpoints(v *snapshot.View, d destination) []ir.Locality {
 	if len(out) > 0 || listed || strings.HasPrefix(d.svc.Host, "*") || b.sharedProxy && proxyItself(d.svc.Host) {
 		return out
 	}
-	return single(d.svc.Host, endpointPort(model.Endpoint{}, d.port))
+	port := endpointPort(model.Endpoint{}, d.port)
+	if !in.endpoint(model.Endpoint{Address: d.svc.Host}, port) {
+		return nil
+	}
+	return single(d.svc.Host, port)
 }
 
 func single(host string, port uint32) []ir.Locality {

@@ -84,7 +84,7 @@ func reachOutside(t egressTarget, c *ir.Cluster, d destination) {
 		c.Discovery, c.Cache = ir.Dynamic, dnsCache(t.s.v)
 		return
 	}
-	c.Localities = dnsEndpoints(t.s.v, d)
+	c.Localities = dnsEndpoints(t.s.v, d, nil)
 	switch t.svc.Resolution {
 	case model.ClientSideLB:
 		c.Discovery = ir.Static

@@ -41,14 +41,19 @@ func (s *scope) assignmentOf(k subsetKey) []string {
 func assignment(s *scope, k subsetKey) *ir.Assignment {
 	name := outboundCluster(k.port, k.subset, k.host)
 	d, ok := s.destination(k)
+	in := s.bounds
 	if c := s.v.Config(); c.EgressGateway != nil && name == egressAssignment(c) {
 		// Everybody may reach the gateway, whatever a Sidecar imports.
 		d, ok = egressDestination(s.v, k)
+		in = nil
+	} else if ok {
+		ok = s.discovery(d) == ir.EDS
 	}
-	if !ok || s.discovery(d) != ir.EDS {
+	if !ok {
 		return nil
 	}
 	b := newEndpointBuilder(s.v, d)
+	b.bounds = in
 	for _, e := range s.v.Endpoints(d.svc.ServiceKey) {
 		b.add(e)
 	}
@@ -79,7 +84,8 @@ type endpointBuilder struct {
 	// sharedProxy is set at a gateway for what tenants declare: none of them may
 	// lead it to its own agent, or to where clouds serve its machine's credentials.
 	sharedProxy bool
-	refused     bool // whether that has left an endpoint out
+	refused     bool // whether that, or the bounds, have left an endpoint out
+	bounds      *bounds
 }
 
 func newEndpointBuilder(v *snapshot.View, d destination) *endpointBuilder {
@@ -115,7 +121,8 @@ func (b *endpointBuilder) add(e model.Endpoint) {
 	if port == 0 && !strings.HasPrefix(e.Address, "/") {
 		return
 	}
-	if b.sharedProxy && (strings.HasPrefix(e.Address, "/") || proxyItself(e.Address)) {
+	own := strings.HasPrefix(e.Address, "/")
+	if b.sharedProxy && (own || proxyItself(e.Address)) || !own && !b.bounds.endpoint(e, port) {
 		b.refused = true
 		return
 	}

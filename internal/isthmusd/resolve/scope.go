@@ -26,6 +26,7 @@ type scope struct {
 	behalf  bool
 	sidecar *model.Sidecar
 	imports []importRule // nil imports everything
+	bounds  *bounds
 }
 
 // importRule is one "namespace/host" of a Sidecar's egress.
@@ -35,7 +36,7 @@ type importRule struct {
 }
 
 func newScope(v *snapshot.View) *scope {
-	s := &scope{v: v, ns: v.ProxyNamespace(), root: v.Config().Namespace, router: v.ProxyType() == typeRouter}
+	s := &scope{v: v, ns: v.ProxyNamespace(), root: v.Config().Namespace, router: v.ProxyType() == typeRouter, bounds: boundsOf(v)}
 	if s.router {
 		return s
 	}
@@ -193,6 +194,9 @@ func (s *scope) onPort(port uint32) []*model.Service {
 // registryOnly tells whether hosts that nobody registered are refused. The
 // platform's refusal is a floor: only the root namespace's Sidecars may lift it.
 func (s *scope) registryOnly() bool {
+	if s.bounds != nil {
+		return true // where they lead nobody knows, but NetworkPolicies are in the way
+	}
 	mesh := s.v.Config().Outbound == topology.RegistryOnly
 	if s.sidecar == nil || s.sidecar.Spec.GetOutboundTrafficPolicy() == nil {
 		return mesh

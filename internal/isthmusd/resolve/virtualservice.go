@@ -144,6 +144,8 @@ func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {
 		out.Direct = &ir.Direct{Status: 500}
 	case r.borrows(h):
 		out.Direct = &ir.Direct{Status: 403}
+	case r.leadsNowhere(h):
+		out.Direct = refusal()
 	default:
 		out.Forward = r.forward(h, m)
 		if authority != "" && out.Forward.Rewrite.Authority == "" {
@@ -258,6 +260,9 @@ func (r *routing) cluster(d *networking.Destination, ns string) string {
 // plain routes everything to the service itself.
 func (r *routing) plain(svc *model.Service) ir.Route {
 	p, _ := svc.PortNumber(r.port)
+	if r.refuses(subsetKey{port: r.port, host: svc.Host}) {
+		return ir.Route{Name: "block_all", Direct: refusal()}
+	}
 	out := ir.Route{
 		Name:      "default",
 		Operation: svc.Host + ":" + portString(p.Number) + "/*",
@@ -325,6 +330,22 @@ func retryOn(s string) (string, []uint32) {
 		on = append(on, "retriable-status-codes")
 	}
 	return strings.Join(on, ","), codes
+}
+
+// refuses tells whether a destination is out of the proxy's bounds.
+func (r *routing) refuses(k subsetKey) bool {
+	if r.s.bounds == nil {
+		return false
+	}
+	d, ok := r.s.destination(k)
+	return ok && !via(r.s, d.svc) && r.s.bounds.refuses(d)
+}
+
+// leadsNowhere tells whether all destinations of a route are out of bounds.
+func (r *routing) leadsNowhere(h httpRoute) bool {
+	return !slices.ContainsFunc(h.route.GetRoute(), func(d *networking.HTTPRouteDestination) bool {
+		return !r.refuses(r.destination(d.GetDestination(), h.vs.Namespace))
+	})
 }
 
 // leads tells whether a route leads to a registered host outside.

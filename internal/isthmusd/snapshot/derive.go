@@ -98,6 +98,7 @@ func (x *Txn) join(e model.Endpoint, w *model.Workload) model.Endpoint {
 	if w.Node != "" {
 		e.Node = w.Node
 	}
+	e.Pod = w.Kind == model.KindPod && !w.HostNetwork
 	e.TLSMode = model.TLSDisabled
 	if w.Proxied {
 		e.TLSMode = model.TLSIstio

@@ -72,7 +72,7 @@ func summarySchema() *schema[*summaryRow] {
 func sameEndpoint(a, b model.Endpoint) bool {
 	return a.Address == b.Address && a.Ready == b.Ready && a.Namespace == b.Namespace &&
 		a.Workload == b.Workload && a.ServiceAccount == b.ServiceAccount && a.TLSMode == b.TLSMode &&
-		a.Locality == b.Locality && a.Network == b.Network && a.Node == b.Node && a.Weight == b.Weight &&
+		a.Locality == b.Locality && a.Network == b.Network && a.Node == b.Node && a.Weight == b.Weight && a.Pod == b.Pod &&
 		maps.Equal(a.Ports, b.Ports) && maps.Equal(a.Labels, b.Labels)
 }
 

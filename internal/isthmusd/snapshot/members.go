@@ -25,11 +25,24 @@ func governed[T any](v *View, list []T, namespace func(T) string) []T {
 	return slices.DeleteFunc(slices.Clone(list), outside)
 }
 
-// membersOf compiles the configuration's member selectors. One that does not
-// compile selects nobody here; the operator refuses such a spec.
-func membersOf(c topology.Config) topology.Members {
+// compiled is what is made of a configuration once.
+type compiled struct {
+	members   topology.Members
+	allowance topology.Allowance
+}
+
+// compile leaves out what does not compile: such selectors select nobody, such
+// flows allow nothing. The operator refuses such a spec.
+func compile(c topology.Config) compiled {
 	m, _ := topology.CompileMembers(c.Members)
-	return m
+	a, _ := topology.CompileAllowance(c.Allowance)
+	return compiled{members: m, allowance: a}
+}
+
+// Allowance is what may flow.
+func (v *View) Allowance() topology.Allowance {
+	v.rec.read(Config, ByKey, "")
+	return v.s.allowance
 }
 
 func (v *View) members() topology.Members {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 )
 
@@ -144,6 +146,17 @@ func (v *View) proxyLabels(keys []string) map[string]string {
 // matches all. Only the answer is recorded, not the labels.
 func (v *View) ProxyMatches(selector map[string]string) bool {
 	return len(selector) == 0 || v.ask(AttributeMatches, canonical(selector)) == "true"
+}
+
+// ProxySelected is ProxyMatches for a selector with expressions; the labels that
+// it names are recorded.
+func (v *View) ProxySelected(s labels.Selector) bool {
+	requirements, selectable := s.Requirements()
+	keys := make([]string, len(requirements))
+	for i, r := range requirements {
+		keys[i] = r.Key()
+	}
+	return selectable && s.Matches(labels.Set(v.proxyLabels(keys)))
 }
 
 // Locality of the proxy as region/zone/subzone.

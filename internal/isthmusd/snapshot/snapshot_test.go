@@ -120,7 +120,7 @@ func TestEndpointsAreJoinedWithPodsAndNodes(t *testing.T) {
 	want := []model.Endpoint{{
 		Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true,
 		Labels: map[string]string{"app": "web"}, Namespace: "ns", Workload: "p1", ServiceAccount: "sa",
-		TLSMode: model.TLSIstio, Locality: "r/z", Node: "node-1",
+		Pod: true, TLSMode: model.TLSIstio, Locality: "r/z", Node: "node-1",
 	}}
 	if diff := cmp.Diff(want, v.Endpoints(svc.ServiceKey)); diff != "" {
 		t.Error(diff)

@@ -23,7 +23,7 @@ type Store struct {
 // topology and mesh configuration until a commit sets others.
 func NewStore(c topology.Config, m *meshconfig.MeshConfig) *Store {
 	s := &Store{}
-	s.current.Store(&Snapshot{tables: newTables(), config: c, members: membersOf(c), mesh: m})
+	s.current.Store(&Snapshot{tables: newTables(), config: c, compiled: compile(c), mesh: m})
 	return s
 }
 
@@ -52,9 +52,9 @@ type Snapshot struct {
 	tables
 	revision uint64
 	config   topology.Config
-	members  topology.Members
-	mesh     *meshconfig.MeshConfig
-	memo     memo
+	compiled
+	mesh *meshconfig.MeshConfig
+	memo memo
 }
 
 // memo keeps the lists that nearly every builder asks for; filled on first use.

@@ -31,10 +31,10 @@ type Txn struct {
 	sidecars            *tableTxn[*model.Sidecar]
 	peerAuthentications *tableTxn[*model.PeerAuthentication]
 	config              topology.Config
-	members             topology.Members
-	mesh                *meshconfig.MeshConfig
-	changes             Changes
-	touched             touched
+	compiled
+	mesh    *meshconfig.MeshConfig
+	changes Changes
+	touched touched
 }
 
 func newTxn(s *Snapshot) *Txn {
@@ -47,7 +47,7 @@ func newTxn(s *Snapshot) *Txn {
 		virtualServices: s.virtualServices.txn(c), destinationRules: s.destinationRules.txn(c),
 		gateways: s.gateways.txn(c), sidecars: s.sidecars.txn(c),
 		peerAuthentications: s.peerAuthentications.txn(c),
-		config:              s.config, members: s.members, mesh: s.mesh, changes: c, touched: newTouched(),
+		config:              s.config, compiled: s.compiled, mesh: s.mesh, changes: c, touched: newTouched(),
 	}
 }
 
@@ -63,7 +63,7 @@ func (x *Txn) finish(old *Snapshot) *Snapshot {
 			gateways: x.gateways.commit(), sidecars: x.sidecars.commit(),
 			peerAuthentications: x.peerAuthentications.commit(),
 		},
-		revision: old.revision + 1, config: x.config, members: x.members, mesh: x.mesh,
+		revision: old.revision + 1, config: x.config, compiled: x.compiled, mesh: x.mesh,
 	}
 }
 
@@ -170,7 +170,7 @@ func (x *Txn) DeletePeerAuthentication(k model.Key) { x.peerAuthentications.remo
 // SetConfig replaces the topology configuration.
 func (x *Txn) SetConfig(c topology.Config) {
 	if !reflect.DeepEqual(x.config, c) {
-		x.config, x.members = c, membersOf(c)
+		x.config, x.compiled = c, compile(c)
 		x.changes.add(Config, ByKey, "")
 	}
 }
