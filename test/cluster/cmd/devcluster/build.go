@@ -42,7 +42,7 @@ func buildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			i.Tag = b.tag
+			i.Tags = []string{b.tag}
 			return image.Write(b.out, i) //nolint:wrapcheck // says all
 		},
 	}

@@ -42,6 +42,7 @@ func root() *cobra.Command {
 		upCommand(w), downCommand(w), statusCommand(w),
 		binariesCommand(w), assetsCommand(w), kubectlCommand(w),
 		execCommand(w), logsCommand(w), loadCommand(w), buildCommand(), outsideCommand(w), linkCommand(w),
+		conformanceCommand(w),
 		initCommand(), superviseCommand(),
 	)
 	return c

@@ -92,7 +92,9 @@ func (w *where) running() (spec.Cluster, error) {
 }
 
 // built builds the binaries, if that has not been done, and returns where they are.
-func (w *where) built(ctx context.Context) (string, error) {
+func (w *where) built(ctx context.Context) (string, error) { return w.builtBy(ctx, binaries.Build) }
+
+func (w *where) builtBy(ctx context.Context, build func(context.Context, binaries.Options) (string, error)) (string, error) {
 	source, err := path(w.source, module)
 	if err != nil {
 		return "", err
@@ -104,22 +106,29 @@ func (w *where) built(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return binaries.Build(ctx, binaries.Options{Source: source, Cache: cache, Progress: os.Stderr}) //nolint:wrapcheck // says all
+	return build(ctx, binaries.Options{Source: source, Cache: cache, Progress: os.Stderr}) //nolint:wrapcheck // says all
 }
 
 func binariesCommand(w *where) *cobra.Command {
-	return &cobra.Command{
+	suite := false
+	c := &cobra.Command{
 		Use:   "binaries",
 		Short: "build the cluster's programs, if they are not built, and print where they are",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := w.built(c.Context())
+			build := binaries.Build
+			if suite {
+				build = binaries.Suite
+			}
+			dir, err := w.builtBy(c.Context(), build)
 			if err == nil {
 				fmt.Fprintln(c.OutOrStdout(), dir)
 			}
 			return err
 		},
 	}
+	c.Flags().BoolVar(&suite, "suite", false, "those of Kubernetes' own test suite instead")
+	return c
 }
 
 func assetsCommand(w *where) *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -35,18 +36,54 @@ const (
 // program is a main package of the module and the name of its binary.
 type program struct{ pkg, name string }
 
-// programs in the order in which they are built: quick ones first, so that a
+// set is what is built together, into a directory of its own.
+type set struct {
+	about    string
+	programs []program // in the order in which they are built
+	imports  []string  // packages of the module that the programs import
+	finish   func(dir string) error
+}
+
+// cluster is all that every cluster consists of: quick programs first, so that a
 // mistake shows before the minutes that Kubernetes takes.
-func programs() []program {
-	return []program{
-		{"./pause", "pause"},
-		{"./policygate", "policygate"},
-		{"./etcd", "etcd"},
-		{"./coredns", "coredns"},
-		{"./containerd", "containerd"},
-		{"./shim", "containerd-shim-runc-v2"},
-		{"./ctr", "ctr"},
-		{"./hyperkube", "hyperkube"},
+func cluster() set {
+	return set{
+		about: "the cluster's binaries",
+		programs: []program{
+			{"./pause", "pause"},
+			{"./policygate", "policygate"},
+			{"./etcd", "etcd"},
+			{"./coredns", "coredns"},
+			{"./containerd", "containerd"},
+			{"./shim", "containerd-shim-runc-v2"},
+			{"./ctr", "ctr"},
+			{"./hyperkube", "hyperkube"},
+		},
+		imports: []string{"internal/gate", "internal/image"},
+		finish: func(dir string) error {
+			if err := link(dir); err != nil {
+				return err
+			}
+			return archive(dir)
+		},
+	}
+}
+
+// The programs of Suite.
+const (
+	Conformance = "conformance"
+	Agnhost     = "agnhost"
+)
+
+func suite() set {
+	return set{
+		about: "Kubernetes' own test suite",
+		programs: []program{
+			{"k8s.io/kubernetes/test/images/agnhost", Agnhost},
+			{"./conformance", Conformance},
+		},
+		imports: []string{"internal/verdict"},
+		finish:  func(string) error { return nil },
 	}
 }
 
@@ -62,11 +99,16 @@ type Options struct {
 	Progress io.Writer // a line per step, and every ten seconds of a long one
 }
 
-// Build returns the directory that holds the binaries, building those that are
-// not there yet. It is safe to call from several processes at once: one builds,
-// the others wait.
-func Build(ctx context.Context, o Options) (string, error) {
-	key, err := fingerprint(o.Source)
+// Build returns the directory that holds the cluster's binaries, building those
+// that are not there yet. It is safe to call from several processes at once: one
+// builds, the others wait.
+func Build(ctx context.Context, o Options) (string, error) { return build(ctx, o, cluster()) }
+
+// Suite is like Build for the programs that test a cluster.
+func Suite(ctx context.Context, o Options) (string, error) { return build(ctx, o, suite()) }
+
+func build(ctx context.Context, o Options, s set) (string, error) {
+	key, err := fingerprint(o.Source, s)
 	if err != nil {
 		return "", err
 	}
@@ -86,16 +128,13 @@ func Build(ctx context.Context, o Options) (string, error) {
 	if _, err := os.Stat(done); err == nil {
 		return dir, nil
 	}
-	fmt.Fprintf(o.Progress, "building the cluster's binaries into %s (8 minutes on two cores if nothing is cached)\n", dir)
-	for i, p := range programs() {
-		if err := compile(ctx, o, p, filepath.Join(dir, p.name), fmt.Sprintf("[%d/%d] %s", i+1, len(programs()), p.name)); err != nil {
+	fmt.Fprintf(o.Progress, "building %s into %s (8 minutes on two cores if nothing is cached)\n", s.about, dir)
+	for i, p := range s.programs {
+		if err := compile(ctx, o, p, filepath.Join(dir, p.name), fmt.Sprintf("[%d/%d] %s", i+1, len(s.programs), p.name)); err != nil {
 			return "", err
 		}
 	}
-	if err := link(dir); err != nil {
-		return "", err
-	}
-	if err := archive(dir); err != nil {
+	if err := s.finish(dir); err != nil {
 		return "", err
 	}
 	if err := os.WriteFile(done, nil, 0o644); err != nil {
@@ -111,7 +150,7 @@ func Assets(dir string) string { return filepath.Join(dir, "assets") }
 func archive(dir string) error {
 	for _, name := range []string{"pause", "coredns"} {
 		err := image.Write(filepath.Join(dir, "images", name+".tar"), image.Image{
-			Tag:    "local/" + name + ":1",
+			Tags:   []string{"local/" + name + ":1"},
 			Files:  []image.File{{Path: name, Source: filepath.Join(dir, name)}},
 			Config: v1.Config{Entrypoint: []string{"/" + name}},
 		})
@@ -147,20 +186,22 @@ func link(dir string) error {
 }
 
 // sources are the packages of the module whose content decides the binaries.
-func sources() []string {
-	dirs := []string{"internal/gate", "internal/image"}
-	for _, p := range programs() {
-		dirs = append(dirs, p.pkg)
+func (s set) sources() []string {
+	dirs := slices.Clone(s.imports)
+	for _, p := range s.programs {
+		if strings.HasPrefix(p.pkg, "./") {
+			dirs = append(dirs, p.pkg)
+		}
 	}
 	return dirs
 }
 
 // fingerprint hashes what decides the binaries: the module's requirements, the
 // packages in them and the linker's flags.
-func fingerprint(source string) (string, error) {
+func fingerprint(source string, s set) (string, error) {
 	h := sha256.New()
 	files := []string{"go.mod", "go.sum"}
-	for _, dir := range sources() {
+	for _, dir := range s.sources() {
 		m, err := filepath.Glob(filepath.Join(source, dir, "*.go"))
 		if err != nil {
 			return "", fmt.Errorf("list sources: %w", err)

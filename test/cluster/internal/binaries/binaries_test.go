@@ -28,7 +28,7 @@ func TestFingerprintIsOfWhatDecidesTheBinaries(t *testing.T) {
 		return dir
 	}
 	key := func(dir string) string {
-		k, err := fingerprint(dir)
+		k, err := fingerprint(dir, cluster())
 		if err != nil {
 			t.Fatal(err)
 		}

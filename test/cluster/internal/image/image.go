@@ -36,7 +36,7 @@ type File struct {
 
 // Image is what an archive holds.
 type Image struct {
-	Tag    string
+	Tags   []string
 	Files  []File // in any order; of two with one path the later wins
 	Config v1.Config
 }
@@ -44,14 +44,10 @@ type Image struct {
 // defaultPath is what container engines set where an image says nothing.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Write writes the image to an archive at out. The same files make the same
-// bytes. The only layer is not compressed: for a binary of a hundred megabytes
+// Write writes the image to an archive at out. The same files under one name make
+// the same bytes. The only layer is not compressed: for a binary of a hundred megabytes
 // that would take seconds here and again at import.
 func Write(out string, i Image) error {
-	tag, err := name.NewTag(i.Tag)
-	if err != nil {
-		return fmt.Errorf("image name %q: %w", i.Tag, err)
-	}
 	content, err := layer(i.Files)
 	if err != nil {
 		return err
@@ -76,7 +72,15 @@ func Write(out string, i Image) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if err := tarball.WriteToFile(out, tag, img); err != nil {
+	names := map[name.Reference]v1.Image{}
+	for _, t := range i.Tags {
+		tag, err := name.NewTag(t)
+		if err != nil {
+			return fmt.Errorf("image name %q: %w", t, err)
+		}
+		names[tag] = img
+	}
+	if err := tarball.MultiRefWriteToFile(out, names); err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
 	return nil

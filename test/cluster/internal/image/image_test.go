@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,7 +26,7 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := Image{
-		Tag:    "local/x:1",
+		Tags:   []string{"local/x:1"},
 		Config: v1.Config{Entrypoint: []string{"/bin/x"}, User: "7"},
 		Files: []File{
 			{Path: "/etc/x/conf", Content: "first", Mode: 0o600},
@@ -66,6 +67,23 @@ func TestWrite(t *testing.T) {
 	want := []string{"bin/ ", "etc/ ", "etc/x/ ", "tmp/ ", "bin/x binary", "etc/x/conf second"}
 	if d := cmp.Diff(want, list(t, content)); d != "" {
 		t.Errorf("layer (-want +got):\n%s", d)
+	}
+}
+
+func TestWriteSeveralNames(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "image.tar")
+	want := []string{"local/x:1", "local/y:2"}
+	if err := Write(out, Image{Tags: want, Files: []File{{Path: "f", Content: "x"}}}); err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(out) })
+	if err != nil || len(manifest) != 1 {
+		t.Fatalf("manifest %v and %v", manifest, err)
+	}
+	slices.Sort(manifest[0].RepoTags)
+	if d := cmp.Diff(want, manifest[0].RepoTags); d != "" {
+		t.Errorf("names (-want +got):\n%s", d)
 	}
 }
 
