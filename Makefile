@@ -16,7 +16,7 @@ say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: generate-crds ## build the programs into bin/
@@ -44,7 +44,7 @@ lint: bin/golangci-lint generate-crds ## golangci-lint over every package
 	cd $(TESTCLUSTER) && go vet ./cmd/... ./internal/...
 
 .PHONY: test
-test: system build tools images ## unit, envtest, netlab, and one journey per topology in a real cluster
+test: system build tools suite images ## unit, envtest, netlab, and one journey per topology in a real cluster
 	$(call say,testing (compiling for the race detector takes some minutes the first time))
 	go run ./test/suite
 
@@ -81,6 +81,12 @@ cluster: system tools images ## start the embedded cluster and load the images
 cluster-down: ## stop the embedded cluster; leaves nothing behind
 	@test ! -x $(DEVCLUSTER) || $(DEVCLUSTER) down
 
+.PHONY: cluster-conformance
+cluster-conformance: tools suite ## Kubernetes' own network cases on the embedded cluster
+	@$(MAKE) --no-print-directory system APT="$(APT) curl wget netcat-openbsd bind9-dnsutils"
+	@trap '$(DEVCLUSTER) down --name conformance' EXIT; $(DEVCLUSTER) up --name conformance --index 9 && \
+	$(DEVCLUSTER) conformance --name conformance --logs .work/conformance networkpolicy dns services
+
 .PHONY: install
 install: build ## install the operator into the current kubeconfig's cluster
 	$(BIN)/operator manifests | kubectl apply --server-side -f -
@@ -93,6 +99,10 @@ devcluster: ## the embedded cluster's command and its Kubernetes binaries
 	$(call say,building the embedded cluster's command)
 	cd $(TESTCLUSTER) && go build -o ../../$(DEVCLUSTER) ./cmd/devcluster
 	$(DEVCLUSTER) binaries
+
+.PHONY: suite
+suite: devcluster
+	$(DEVCLUSTER) binaries --suite
 
 .PHONY: images
 images: build devcluster bin/envoy ## image archives in bin/images, made from the Dockerfile

@@ -42,7 +42,7 @@ func parts(root string) []part {
 	assets := "KUBEBUILDER_ASSETS=" + filepath.Join(root, "bin/assets")
 	return []part{
 		{name: "unit", args: []string{"-race", "./api/...", "./cmd/...", "./controllers/...", "./internal/...", "./charts/...", "./test/arch/..."}},
-		{name: "cluster", dir: "test/cluster", args: []string{"./cmd/...", "./internal/...", "./acceptance/..."}},
+		{name: "cluster", dir: "test/cluster", args: []string{"-timeout=30m", "./cmd/...", "./internal/...", "./acceptance/..."}},
 		{name: "envtest", args: []string{"-race", "./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root)},
 		{name: "netlab", args: []string{"-race", "./test/netlab/..."}},
 		{name: "e2e", args: []string{"-timeout=30m", "./test/e2e/..."}},

@@ -69,7 +69,7 @@ func try(ctx context.Context, c spec.Cluster, suites []conformance.Suite, agnhos
 	failed := 0
 	for _, s := range suites {
 		archive := filepath.Join(o.Logs, s.Name+".tar")
-		if err := s.Archive(agnhost, archive); err != nil {
+		if err := s.Archive(agnhost, c.Binary("coredns"), archive); err != nil {
 			return err //nolint:wrapcheck // says all
 		}
 		err := cluster.Load(c, []string{archive})

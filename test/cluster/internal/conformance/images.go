@@ -30,18 +30,19 @@ func tags() []string {
 // package that has them.
 func tools() map[string][]string {
 	return map[string][]string{
-		"dash": {"sh"}, "curl": {"curl"}, "wget": {"wget"}, "netcat-openbsd": {"nc"}, "bind9-dnsutils": {"dig"},
+		"dash": {"sh"}, "curl": {"curl"}, "wget": {"wget"}, "netcat-openbsd": {"nc"}, "bind9-dnsutils": {"dig", "nslookup"},
 		"libc-bin": {"getent"}, "iproute2": {"ip", "ss"}, "hostname": {"hostname"}, "grep": {"grep"},
 		"coreutils": {
-			"cat", "cut", "date", "env", "head", "id", "ls", "mkdir", "rm", "seq", "sleep", "sort", "tail", "timeout", "tr",
+			"cat", "cut", "date", "dd", "env", "head", "id", "ls", "mkdir", "rm", "seq", "sleep", "sort", "tail", "timeout", "tr",
 			"uniq", "wc",
 		},
 	}
 }
 
 // Archive writes an archive of the image that the suite's cases need, with the
-// program agnhost in it, and this machine's tools if the suite calls any.
-func (s Suite) Archive(agnhost, out string) error {
+// program agnhost in it, and if the suite calls any tools, this machine's and the
+// cluster's DNS server.
+func (s Suite) Archive(agnhost, coredns, out string) error {
 	i := image.Image{
 		Tags: tags(),
 		Files: []image.File{
@@ -56,7 +57,7 @@ func (s Suite) Archive(agnhost, out string) error {
 		if err != nil {
 			return err
 		}
-		i.Files = append(i.Files, files...)
+		i.Files = append(append(i.Files, files...), image.File{Path: "/coredns", Source: coredns})
 	}
 	return image.Write(out, i) //nolint:wrapcheck // says all
 }

@@ -105,8 +105,15 @@ func (f *Figures) count(v verdict.Verdict) {
 
 func say(w io.Writer, v verdict.Verdict, n, all int) {
 	fmt.Fprintf(w, "[%*d/%d] %-7s %6.1f s  %s\n", len(fmt.Sprint(all)), n, all, v.State, v.Seconds, v.Case)
-	if v.Why != "" {
-		fmt.Fprintf(w, "        %s\n", strings.ReplaceAll(strings.TrimSpace(v.Why), "\n", "\n        "))
+	if v.Why == "" {
+		return
+	}
+	why := strings.Split(strings.TrimSpace(v.Why), "\n")
+	for _, line := range why[:min(len(why), 3)] { // of some, the rest is whole objects
+		fmt.Fprintf(w, "        %s\n", line)
+	}
+	if v.Output != "" {
+		fmt.Fprintf(w, "        all of it: %s\n", v.Output)
 	}
 }
 
@@ -149,7 +156,8 @@ func (p process) run(ctx context.Context, cases []string, verdicts chan<- verdic
 	return told
 }
 
-// pass passes verdicts on and keeps the output of cases that failed.
+// pass passes verdicts on and puts the output of cases that failed into files, whose
+// names it passes instead.
 func pass(r io.Reader, base string, verdicts chan<- verdict.Verdict) error {
 	failures := 0
 	for d := json.NewDecoder(r); ; {
@@ -162,10 +170,10 @@ func pass(r io.Reader, base string, verdicts chan<- verdict.Verdict) error {
 		if v.Failed() {
 			failures++
 			file := fmt.Sprintf("%s-failure-%d.log", base, failures)
-			if err := os.WriteFile(file, []byte(v.Case+"\n"+v.Output), 0o644); err != nil {
+			if err := os.WriteFile(file, []byte(v.Case+"\n"+v.Why+"\n"+v.Output), 0o644); err != nil {
 				return fmt.Errorf("keep the output of a failure: %w", err)
 			}
-			v.Why += "\nits output is in " + file
+			v.Output = file
 		}
 		verdicts <- v
 	}

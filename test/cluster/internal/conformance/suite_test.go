@@ -130,7 +130,7 @@ func TestFiguresOfWhatTheSuiteTells(t *testing.T) {
 	if got := f.String(); got != want {
 		t.Errorf("figures are\n%s\nwant\n%s", got, want)
 	}
-	if !strings.Contains(said.String(), "[3/3] timedout") || !strings.Contains(said.String(), "too slow") {
+	if !strings.Contains(said.String(), "[3/3] timedout") || !strings.Contains(said.String(), "too slow") || !strings.Contains(said.String(), base) {
 		t.Errorf("progress does not tell of the failure:\n%s", said.String())
 	}
 	if b, err := os.ReadFile(base + "-failure-1.log"); err != nil || !strings.Contains(string(b), "all of it") {
