@@ -65,7 +65,7 @@ func (c *Catalog) run(v *variant, view *snapshot.View) (err error) {
 		}
 	}()
 	if v.name == "" {
-		names, err := c.Builder.Names(view, v.kind)
+		names, err := c.Builder.Names(view, v.kind, v.part)
 		v.names = distinct(names)
 		return err
 	}

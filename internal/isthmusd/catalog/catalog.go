@@ -7,9 +7,9 @@
 //	item      a resource by type and name, or the list of a type's names
 //	variant   an item as built for proxies with certain attributes; it knows
 //	          what was read (to be rebuilt) and which attributes (to be shared)
-//	shelf     the resources of one type, for proxies for which each of them has
-//	          the same variant: one Set
-//	class     proxies with the same five shelves: one State
+//	shelf     one part of a type's resources, for proxies for which each of them
+//	          has the same variant: one Set
+//	class     proxies with the same shelves: one State
 //
 // Update takes a commit: the variants that read something changed are built
 // again, shelves that hold them get a new Set, their classes a new State;
@@ -34,8 +34,8 @@ import (
 // Builder translates. It must be a pure function of what it reads through the
 // View; the View is for one call only.
 type Builder interface {
-	// Names lists the resources of a type that the proxy should have.
-	Names(v *snapshot.View, t resource.Type) ([]string, error)
+	// Names lists one part of the resources of a type that the proxy should have.
+	Names(v *snapshot.View, t resource.Type, p resource.Part) ([]string, error)
 	// Build makes one of them; a nil message means that there is no such
 	// resource.
 	Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error)
@@ -79,8 +79,11 @@ type Catalog struct {
 	shelves  map[*shelf]struct{}
 	classes  map[shelves]*class
 	sets     map[uint64]*resource.Set
-	problems map[item]error
-	checker  *checker
+	unions   map[[resource.NumParts]*resource.Set]*resource.Set
+	// unionsKept is how many were in use when they were last counted.
+	unionsKept int
+	problems   map[item]error
+	checker    *checker
 	// moved is set when shelves came, went, or serve other proxies.
 	moved bool
 }
@@ -104,6 +107,7 @@ func New(o Options) *Catalog {
 		shelves:  map[*shelf]struct{}{},
 		classes:  map[shelves]*class{},
 		sets:     map[uint64]*resource.Set{},
+		unions:   map[[resource.NumParts]*resource.Set]*resource.Set{},
 		problems: map[item]error{},
 		checker:  newChecker(),
 	}
@@ -157,6 +161,9 @@ func (c *Catalog) Update(s *snapshot.Snapshot, changes snapshot.Changes) {
 	start := c.Now()
 	c.mu.Lock()
 	c.snap = s
+	if _, ok := changes[snapshot.Read{Table: snapshot.Sidecars, Index: snapshot.Holders}]; ok {
+		c.askAgain()
+	}
 	c.rebuild(c.dirty(changes))
 	c.mu.Unlock()
 	c.Metrics.Updates.Observe(c.Now().Sub(start).Seconds())

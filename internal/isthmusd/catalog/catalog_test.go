@@ -30,8 +30,16 @@ import (
 // fakeBuilder translates enough to have shared, per-attribute and failing resources.
 type fakeBuilder struct{}
 
-func (fakeBuilder) Names(v *snapshot.View, t resource.Type) ([]string, error) {
+func (fakeBuilder) Names(v *snapshot.View, t resource.Type, part resource.Part) ([]string, error) {
 	var out []string
+	if part == resource.Own {
+		if t == resource.Route {
+			for _, s := range v.ServicesSelecting(v.ProxyNamespace(), map[string]string{"app": v.ProxyLabel("app")}) {
+				out = append(out, "inbound/"+s.Host)
+			}
+		}
+		return out, nil
+	}
 	switch t {
 	case resource.Cluster, resource.Endpoint:
 		for _, s := range v.Services() {
@@ -43,9 +51,6 @@ func (fakeBuilder) Names(v *snapshot.View, t resource.Type) ([]string, error) {
 	case resource.Route:
 		for _, s := range v.VirtualServices() {
 			out = append(out, s.Key.String())
-		}
-		for _, s := range v.ServicesSelecting(v.ProxyNamespace(), map[string]string{"app": v.ProxyLabel("app")}) {
-			out = append(out, "inbound/"+s.Host)
 		}
 	}
 	return out, nil
@@ -236,7 +241,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := New(Options{Builder: fakeBuilder{}})
-			if _, err := c.seal(item{resource.Cluster, "x"}, m, resource.Upstream{}); err == nil {
+			if _, err := c.seal(item{kind: resource.Cluster, name: "x"}, m, resource.Upstream{}); err == nil {
 				t.Error("passed")
 			}
 		})

@@ -11,10 +11,11 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// shelves are one shelf per type.
-type shelves [resource.NumTypes]*shelf
+// shelves are one shelf per type and part.
+type shelves [resource.NumTypes][resource.NumParts]*shelf
 
 // class is the proxies with the same shelves: one State.
 type class struct {
@@ -46,9 +47,11 @@ func (c *Catalog) reclass(merged map[*shelf]*shelf) {
 	}
 	for before, k := range maps.Clone(c.classes) {
 		now := before
-		for t, s := range now {
-			if other := merged[s]; other != nil {
-				now[t] = other
+		for t, parts := range now {
+			for part, s := range parts {
+				if other := merged[s]; other != nil {
+					now[t][part] = other
+				}
 			}
 		}
 		if now == before {
@@ -73,8 +76,10 @@ func (c *Catalog) dropIdle() {
 			c.moved = true
 			continue
 		}
-		for _, s := range of {
-			used[s] = struct{}{}
+		for _, parts := range of {
+			for _, s := range parts {
+				used[s] = struct{}{}
+			}
 		}
 	}
 	for s := range c.shelves {
@@ -87,8 +92,8 @@ func (c *Catalog) dropIdle() {
 // restate gives a class a new State if a Set or the epoch is another.
 func (c *Catalog) restate(of shelves, k *class) bool {
 	next := resource.State{Revision: c.snap.Revision(), Epoch: c.snap.Config().Epoch}
-	for t, s := range of {
-		next.Sets[t] = s.set
+	for t, parts := range of {
+		next.Sets[t] = c.union(parts)
 	}
 	if k.state != nil && next.Sets == k.state.Sets && next.Epoch == k.state.Epoch {
 		return false
@@ -107,15 +112,14 @@ func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
 		return e.state, nil
 	}
 	var of shelves
-	for t := range resource.NumTypes {
-		if of[t] = pub.shelf(t, p); of[t] != nil {
-			continue
+	for t := range of {
+		for part := range of[t] {
+			s, err := c.shelf(pub, resource.Type(t), resource.Part(part), p)
+			if err != nil {
+				return nil, err // shelves without a class go with the next Update
+			}
+			of[t][part] = s
 		}
-		s, err := c.newShelf(t, p)
-		if err != nil {
-			return nil, err // shelves without a class go with the next Update
-		}
-		of[t] = s
 	}
 	k := &class{}
 	k.touch(c)
@@ -125,9 +129,51 @@ func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
 	return k.state, nil
 }
 
+// shelf finds the proxy's shelf, or fills one.
+func (c *Catalog) shelf(pub *published, t resource.Type, part resource.Part, p *model.Proxy) (*shelf, error) {
+	if s := pub.shelf(t, part, p); s != nil {
+		return s, nil
+	}
+	return c.newShelf(t, part, p)
+}
+
+// forgetUnions lets go of those that no class shows, once they are many.
+func (c *Catalog) forgetUnions() {
+	if len(c.unions) <= c.unionsKept+c.unionsKept/4+16 {
+		return
+	}
+	clear(c.unions)
+	for of, k := range c.classes {
+		for t, parts := range of {
+			c.unions[setsOf(parts)] = k.state.Sets[t]
+		}
+	}
+	c.unionsKept = len(c.unions)
+}
+
+func setsOf(parts [resource.NumParts]*shelf) (out [resource.NumParts]*resource.Set) {
+	for i, s := range parts {
+		out[i] = s.set
+	}
+	return out
+}
+
+// union is the Set of all parts of a type, the same pointer for the same parts.
+func (c *Catalog) union(parts [resource.NumParts]*shelf) *resource.Set {
+	of := setsOf(parts)
+	if c.unions[of] == nil {
+		c.unions[of] = resource.Union(of[resource.Shared], of[resource.Own])
+	}
+	return c.unions[of]
+}
+
+// signatures index shelves by the attributes of the proxies that they serve.
+type signatures [resource.NumTypes][resource.NumParts][]*signature[*shelf]
+
 // published is what State needs, immutable.
 type published struct {
-	signatures [resource.NumTypes][]*signature[*shelf]
+	snap       *snapshot.Snapshot
+	signatures signatures
 	classes    map[shelves]entry
 }
 
@@ -136,9 +182,9 @@ type entry struct {
 	state *resource.State
 }
 
-func (p *published) shelf(t resource.Type, x *model.Proxy) *shelf {
-	for _, s := range p.signatures[t] {
-		if found, ok := s.find(x); ok {
+func (p *published) shelf(t resource.Type, part resource.Part, x *model.Proxy) *shelf {
+	for _, s := range p.signatures[t][part] {
+		if found, ok := s.find(p.snap, x); ok {
 			return found
 		}
 	}
@@ -147,9 +193,13 @@ func (p *published) shelf(t resource.Type, x *model.Proxy) *shelf {
 
 func (p *published) find(x *model.Proxy) *entry {
 	var of shelves
-	for t := range resource.NumTypes {
-		if of[t] = p.shelf(t, x); of[t] == nil {
-			return nil
+	for t := range of {
+		for part := range of[t] {
+			s := p.shelf(resource.Type(t), resource.Part(part), x)
+			if s == nil {
+				return nil
+			}
+			of[t][part] = s
 		}
 	}
 	if e, ok := p.classes[of]; ok {
@@ -160,7 +210,7 @@ func (p *published) find(x *model.Proxy) *entry {
 
 // publish shows the classes as they are now.
 func (c *Catalog) publish() {
-	pub := &published{classes: make(map[shelves]entry, len(c.classes))}
+	pub := &published{snap: c.snap, classes: make(map[shelves]entry, len(c.classes))}
 	if last := c.published.Load(); last != nil && !c.moved {
 		pub.signatures = last.signatures
 	} else {
@@ -175,22 +225,24 @@ func (c *Catalog) publish() {
 }
 
 // sign indexes the shelves by the attributes of the proxies that they serve.
-func (c *Catalog) sign() [resource.NumTypes][]*signature[*shelf] {
-	var out [resource.NumTypes][]*signature[*shelf]
+func (c *Catalog) sign() signatures {
+	var out signatures
 	for s := range c.shelves {
+		list := &out[s.kind][s.part]
 		as := s.attributes()
-		i := slices.IndexFunc(out[s.kind], func(g *signature[*shelf]) bool { return slices.Equal(g.attributes, as) })
+		i := slices.IndexFunc(*list, func(g *signature[*shelf]) bool { return slices.Equal(g.attributes, as) })
 		if i < 0 {
-			i = len(out[s.kind])
-			out[s.kind] = append(out[s.kind], &signature[*shelf]{as, map[string]*shelf{}})
+			i = len(*list)
+			*list = append(*list, &signature[*shelf]{as, map[string]*shelf{}})
 		}
-		out[s.kind][i].byValues[s.values] = s
+		(*list)[i].byValues[s.values] = s
 	}
 	return out
 }
 
-// forgetSets lets go of Sets that no shelf shows any more.
+// forgetSets lets go of Sets that no class shows any more.
 func (c *Catalog) forgetSets() {
+	c.forgetUnions()
 	if len(c.sets) <= 2*len(c.shelves) {
 		return
 	}

@@ -13,10 +13,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// shelf is the resources of one type, for the proxies that get the same variant
-// of each. One of them stands for all.
+// shelf is one part of a type's resources, for the proxies that get the same
+// variant of each. One of them stands for all.
 type shelf struct {
 	kind  resource.Type
+	part  resource.Part
+	snap  *snapshot.Snapshot // that values was asked of
 	proxy *model.Proxy
 	list  *variant
 	items map[string]*variant
@@ -47,9 +49,10 @@ func (s *shelf) summarize() {
 	}
 	s.sorted = slices.AppendSeq([]snapshot.Attribute{}, maps.Keys(s.asked))
 	slices.SortFunc(s.sorted, snapshot.CompareAttributes)
-	s.values = valuesOf(s.sorted, s.proxy)
+	s.values = valuesOf(s.sorted, s.snap, s.proxy)
 	var b strings.Builder
 	b.WriteByte(byte(s.kind))
+	b.WriteByte(byte(s.part))
 	for _, a := range s.sorted {
 		b.WriteByte(byte(a.Kind))
 		b.WriteString(a.Key)
@@ -91,17 +94,29 @@ func (s *shelf) use(c *Catalog, old, v *variant) {
 	}
 }
 
-// newShelf builds everything of a type for a proxy like which there was none.
-func (c *Catalog) newShelf(t resource.Type, p *model.Proxy) (*shelf, error) {
-	s := &shelf{kind: t, proxy: p, items: map[string]*variant{}, asked: map[snapshot.Attribute]int{}}
-	v, err := c.variant(item{kind: t}, p, nil)
+// askAgain makes shelves ask for the attributes whose values are the Snapshot's as
+// well as the proxy's.
+func (c *Catalog) askAgain() {
+	for s := range c.shelves {
+		s.snap, s.sorted = c.snap, nil
+	}
+	c.moved = true
+}
+
+// newShelf builds all of a part for a proxy like which there was none.
+func (c *Catalog) newShelf(t resource.Type, part resource.Part, p *model.Proxy) (*shelf, error) {
+	s := &shelf{
+		kind: t, part: part, snap: c.snap, proxy: p,
+		items: map[string]*variant{}, asked: map[snapshot.Attribute]int{},
+	}
+	v, err := c.variant(item{kind: t, part: part}, p, nil)
 	if err != nil {
 		return nil, err
 	}
 	s.use(c, nil, v)
 	s.list = v
 	for _, name := range v.names {
-		c.resolve(s, item{t, name})
+		c.resolve(s, item{kind: t, name: name})
 	}
 	s.set = c.setOf(s)
 	c.shelves[s] = struct{}{}
@@ -151,7 +166,7 @@ func (c *Catalog) refresh(s *shelf, stale map[*variant]struct{}) {
 // relist renews the shelf's list of names.
 func (c *Catalog) relist(s *shelf) bool {
 	old := s.list
-	v, err := c.variant(item{kind: s.kind}, s.proxy, old)
+	v, err := c.variant(item{kind: s.kind, part: s.part}, s.proxy, old)
 	if err != nil {
 		return false
 	}
@@ -165,7 +180,7 @@ func (c *Catalog) relist(s *shelf) bool {
 	for _, name := range v.names {
 		wanted[name] = struct{}{}
 		if s.items[name] == nil {
-			changed = c.resolve(s, item{s.kind, name}) || changed
+			changed = c.resolve(s, item{kind: s.kind, name: name}) || changed
 		}
 	}
 	for name, gone := range s.items {

@@ -12,9 +12,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// item is a resource by type and name, or, without a name, the list of names.
+// item is a resource by type and name, or, without a name, the list of the names
+// of a part.
 type item struct {
 	kind resource.Type
+	part resource.Part
 	name string
 }
 
@@ -43,23 +45,23 @@ type signature[T any] struct {
 	byValues   map[string]T
 }
 
-func (s *signature[T]) find(p *model.Proxy) (T, bool) {
-	t, ok := s.byValues[valuesOf(s.attributes, p)]
+func (s *signature[T]) find(x *snapshot.Snapshot, p *model.Proxy) (T, bool) {
+	t, ok := s.byValues[valuesOf(s.attributes, x, p)]
 	return t, ok
 }
 
-func valuesOf(as []snapshot.Attribute, p *model.Proxy) string {
+func valuesOf(as []snapshot.Attribute, x *snapshot.Snapshot, p *model.Proxy) string {
 	var b strings.Builder
 	for _, a := range as {
-		b.WriteString(a.Value(p))
+		b.WriteString(x.Attribute(a, p))
 		b.WriteByte(0)
 	}
 	return b.String()
 }
 
-func (f *family) find(p *model.Proxy) *variant {
+func (f *family) find(x *snapshot.Snapshot, p *model.Proxy) *variant {
 	for _, s := range f.signatures {
-		if v, ok := s.find(p); ok {
+		if v, ok := s.find(x, p); ok {
 			return v
 		}
 	}
@@ -118,7 +120,7 @@ func (f *family) same(r *resource.Resource) *resource.Resource {
 func (c *Catalog) variant(it item, p *model.Proxy, last *variant) (*variant, error) {
 	f := c.families[it]
 	if f != nil {
-		if v := f.find(p); v != nil {
+		if v := f.find(c.snap, p); v != nil {
 			return v, nil
 		}
 	}

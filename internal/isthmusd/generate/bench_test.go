@@ -71,13 +71,15 @@ func BenchmarkEverythingOfOneProxy(b *testing.B) {
 
 func buildKind(b *testing.B, snap *snapshot.Snapshot, p *model.Proxy, kind resource.Type) {
 	b.Helper()
-	names, err := New().Names(snap.View(p, &snapshot.Record{}), kind)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, name := range names {
-		if _, _, err := New().Build(snap.View(p, &snapshot.Record{}), kind, name); err != nil {
+	for part := range resource.NumParts {
+		names, err := New().Names(snap.View(p, &snapshot.Record{}), kind, part)
+		if err != nil {
 			b.Fatal(err)
+		}
+		for _, name := range names {
+			if _, _, err := New().Build(snap.View(p, &snapshot.Record{}), kind, name); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }

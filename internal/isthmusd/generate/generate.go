@@ -25,14 +25,21 @@ type Builder struct{}
 // New returns the Builder for a catalog.
 func New() Builder { return Builder{} }
 
-// Names lists the resources of a type that the view's proxy should have, sorted,
-// each once.
-func (Builder) Names(v *snapshot.View, t resource.Type) ([]string, error) {
+// Names lists one part of the resources of a type that the view's proxy should
+// have, sorted, each once.
+func (Builder) Names(v *snapshot.View, t resource.Type, p resource.Part) ([]string, error) {
 	g, ok := generatorFor(v, t)
 	if !ok {
 		return nil, nil
 	}
-	names := g.names(v)
+	list := g.names
+	if p == resource.Own {
+		list = g.own
+	}
+	if list == nil {
+		return nil, nil
+	}
+	names := list(v)
 	slices.Sort(names)
 	return slices.Compact(names), nil
 }
@@ -57,6 +64,14 @@ type generator struct {
 	kind  resource.Type
 	names func(*snapshot.View) []string
 	build func(*snapshot.View, string) (proto.Message, resource.Upstream, error)
+	// own lists what only this workload has; nil for nothing.
+	own func(*snapshot.View) []string
+}
+
+// with adds what only this workload has.
+func (g generator) with(own func(*snapshot.View) []string) generator {
+	g.own = own
+	return g
 }
 
 func generatorFor(v *snapshot.View, t resource.Type) (generator, bool) {
@@ -87,7 +102,7 @@ func built[T any, M proto.Message](r resolver[T], translate func(T) (M, error)) 
 }
 
 func clusters(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Cluster]) generator {
-	return generator{role, resource.Cluster, names, func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
+	return generator{role: role, kind: resource.Cluster, names: names, build: func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
 		c := r(v, name)
 		if c == nil {
 			return nil, resource.Upstream{}, nil
@@ -116,17 +131,17 @@ func trusts(c ir.Cluster) []string {
 }
 
 func endpoints(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Assignment]) generator {
-	return generator{role, resource.Endpoint, names, built(r, envoy.Assignment)}
+	return generator{role: role, kind: resource.Endpoint, names: names, build: built(r, envoy.Assignment)}
 }
 
 func listeners(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Listener]) generator {
-	return generator{role, resource.Listener, names, built(r, envoy.Listener)}
+	return generator{role: role, kind: resource.Listener, names: names, build: built(r, envoy.Listener)}
 }
 
 func routes(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.RouteConfig]) generator {
-	return generator{role, resource.Route, names, built(r, envoy.RouteConfig)}
+	return generator{role: role, kind: resource.Route, names: names, build: built(r, envoy.RouteConfig)}
 }
 
 func secrets(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Secret]) generator {
-	return generator{role, resource.Secret, names, built(r, envoy.Secret)}
+	return generator{role: role, kind: resource.Secret, names: names, build: built(r, envoy.Secret)}
 }

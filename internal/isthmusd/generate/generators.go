@@ -8,9 +8,9 @@ import "github.com/isthmus-mesh/isthmus/internal/isthmusd/resolve"
 // generators is all that a proxy can get.
 func generators() []generator {
 	return []generator{
-		clusters(resolve.Sidecar, resolve.SidecarClusters, resolve.SidecarCluster),
+		clusters(resolve.Sidecar, resolve.SidecarClusters, resolve.SidecarCluster).with(resolve.SidecarOwnClusters),
 		endpoints(resolve.Sidecar, resolve.Assignments, resolve.Assignment),
-		listeners(resolve.Sidecar, resolve.SidecarListeners, resolve.SidecarListener),
+		listeners(resolve.Sidecar, resolve.SidecarListeners, resolve.SidecarListener).with(resolve.SidecarOwnListeners),
 		routes(resolve.Sidecar, resolve.SidecarRoutes, resolve.SidecarRoute),
 
 		clusters(resolve.Gateway, resolve.GatewayClusters, resolve.GatewayCluster),

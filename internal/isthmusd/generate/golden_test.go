@@ -100,11 +100,7 @@ func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resource
 	b := New()
 	for kind := range resource.NumTypes {
 		out[kind] = map[string]proto.Message{}
-		names, err := b.Names(snap.View(p, nil), kind)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range names {
+		for _, name := range allNames(t, snap, p, kind) {
 			m, _, err := b.Build(snap.View(p, nil), kind, name)
 			if err != nil {
 				t.Fatal(err)
@@ -120,6 +116,19 @@ func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resource
 			}
 			out[kind][name] = m
 		}
+	}
+	return out
+}
+
+func allNames(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy, kind resource.Type) []string {
+	t.Helper()
+	var out []string
+	for part := range resource.NumParts {
+		names, err := New().Names(snap.View(p, nil), kind, part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, names...)
 	}
 	return out
 }

@@ -19,7 +19,7 @@ const (
 // the egress gateway it is the one in the rule's own namespace.
 func (s *scope) clientCredential(p trafficPolicy) string {
 	name := p.tls.GetCredentialName()
-	if !s.behalf || p.rule == nil {
+	if s.behalf == "" || p.rule == nil {
 		return credentialRef(name)
 	}
 	return egressScheme + p.rule.Namespace + "/" + strings.TrimPrefix(name, credentialScheme)

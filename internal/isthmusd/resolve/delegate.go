@@ -30,7 +30,7 @@ func (r *routing) delegated(vs *model.VirtualService) []httpRoute {
 		}
 		child := r.s.v.VirtualService(k)
 		if child == nil || len(child.Spec.GetHosts()) > 0 ||
-			!exported(child.Spec.GetExportTo(), r.s.v.Mesh().GetDefaultVirtualServiceExportTo(), child.Namespace, vs.Namespace) {
+			!exported(child.Spec.GetExportTo(), r.s.v.Mesh().GetDefaultVirtualServiceExportTo(), child.Namespace, is(vs.Namespace)) {
 			continue
 		}
 		for _, c := range child.Spec.GetHttp() {

@@ -30,12 +30,7 @@ type trafficPolicy struct {
 // namespace those with the most specific host, the oldest first.
 func (s *scope) rules(host string, serviceNS string) []*model.DestinationRule {
 	all := s.v.DestinationRulesByHost(host)
-	namespaces := []string{s.ns, serviceNS, s.root}
-	if s.ns == s.root {
-		// What stands in the root namespace is for everybody, not above everybody's own.
-		namespaces = []string{serviceNS, s.root}
-	}
-	for _, ns := range namespaces {
+	for _, ns := range []string{s.ownAmong(all, serviceNS), serviceNS, s.root} {
 		if found := s.rulesOf(all, ns); len(found) > 0 {
 			return found
 		}
@@ -43,12 +38,24 @@ func (s *scope) rules(host string, serviceNS string) []*model.DestinationRule {
 	return nil
 }
 
+// ownAmong is the proxy's namespace if it has rules of its own here that could
+// win: none of the service's, which come next anyway, and none of the root's,
+// which are for everybody and not above everybody's own.
+func (s *scope) ownAmong(rules []*model.DestinationRule, serviceNS string) string {
+	for _, d := range rules {
+		if d.Namespace != serviceNS && d.Namespace != s.root && s.in(d.Namespace) {
+			return d.Namespace
+		}
+	}
+	return ""
+}
+
 func (s *scope) rulesOf(all []*model.DestinationRule, ns string) []*model.DestinationRule {
 	var general, selected []*model.DestinationRule
 	domain := s.v.Config().ClusterDomain
 	host := ""
 	for _, d := range all {
-		if d.Namespace != ns || !exported(d.Spec.GetExportTo(), s.v.Mesh().GetDefaultDestinationRuleExportTo(), ns, s.ns) {
+		if d.Namespace != ns || !exported(d.Spec.GetExportTo(), s.v.Mesh().GetDefaultDestinationRuleExportTo(), ns, s.in) {
 			continue
 		}
 		full := fullName(d.Spec.GetHost(), d.Namespace, domain)
@@ -62,9 +69,9 @@ func (s *scope) rulesOf(all []*model.DestinationRule, ns string) []*model.Destin
 		switch {
 		case len(labels) == 0:
 			general = append(general, d)
-		case s.behalf:
+		case s.behalf != "":
 			// The gateway cannot know which workloads of the namespace call it.
-		case ns == s.ns && s.v.ProxyMatches(labels):
+		case s.in(ns) && s.v.ProxyMatches(labels):
 			selected = append(selected, d)
 		}
 	}

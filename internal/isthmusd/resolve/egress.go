@@ -42,7 +42,7 @@ func (t egressTarget) destination() destination {
 // egressScope sees the world as a namespace does, for the gateway to apply that
 // namespace's policies.
 func egressScope(v *snapshot.View, ns string) *scope {
-	return &scope{v: v, ns: ns, root: v.Config().Namespace, router: true, behalf: true}
+	return &scope{v: v, root: v.Config().Namespace, router: true, behalf: ns}
 }
 
 // egressTargets lists everything that the egress gateway opens: every port of
@@ -106,13 +106,14 @@ func policyNamespaces(v *snapshot.View, svc *model.Service) []string {
 // policyNamespace is where the rules come from by which this scope reaches an
 // entry: its own, if it has some for an entry of the root namespace.
 func policyNamespace(s *scope, svc *model.Service) string {
-	if svc.Namespace != s.root || s.ns == s.root {
+	if svc.Namespace != s.root {
 		return svc.Namespace
 	}
-	if rules := s.rules(svc.Host, svc.Namespace); len(rules) > 0 && rules[0].Namespace == s.ns {
-		return s.ns
+	rules := s.rules(svc.Host, svc.Namespace)
+	if len(rules) == 0 || rules[0].Namespace == svc.Namespace || !s.in(rules[0].Namespace) {
+		return svc.Namespace
 	}
-	return svc.Namespace
+	return rules[0].Namespace
 }
 
 // findTarget finds the target with a key. A key in clear names its host; a hash

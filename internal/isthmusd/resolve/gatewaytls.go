@@ -170,7 +170,7 @@ func (s *scope) locate(ref string) (namespace, name string, ok bool) {
 	own := s.v.ProxyNamespace()
 	if rest, found := strings.CutPrefix(ref, egressScheme); found {
 		namespace, name, ok = strings.Cut(rest, "/")
-		return namespace, name, ok && s.behalf && (namespace == s.ns || namespace == s.root)
+		return namespace, name, ok && s.behalf != "" && (namespace == s.behalf || namespace == s.root)
 	}
 	rest, found := strings.CutPrefix(ref, credentialScheme)
 	namespace, name, ok = strings.Cut(rest, "/")

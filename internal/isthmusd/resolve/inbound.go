@@ -35,7 +35,7 @@ type inboundServicePort struct {
 // workload, by number. If several services share one, the oldest says what it
 // speaks.
 func inboundPorts(v *snapshot.View) []inboundServicePort {
-	if s := chooseSidecar(v, v.ProxyNamespace(), v.Config().Namespace); s != nil && len(s.Spec.GetIngress()) > 0 {
+	if s := chooseSidecar(v, v.Config().Namespace); s != nil && len(s.Spec.GetIngress()) > 0 {
 		return declaredPorts(s.Spec)
 	}
 	var out []inboundServicePort

@@ -51,7 +51,7 @@ func RoleOf(v *snapshot.View) Role {
 	if v.ProxyType() != typeRouter {
 		return Sidecar
 	}
-	if g := v.Config().EgressGateway; g != nil && v.ProxyNamespace() == g.Namespace && v.ProxyMatches(g.Labels) && len(g.Labels) > 0 {
+	if g := v.Config().EgressGateway; g != nil && v.InNamespace(g.Namespace) && v.ProxyMatches(g.Labels) && len(g.Labels) > 0 {
 		return Egress
 	}
 	return Gateway

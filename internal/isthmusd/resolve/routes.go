@@ -74,7 +74,7 @@ func portRoutes(s *scope, port uint32) *ir.RouteConfig {
 			host:    svc.Host,
 			service: svc.Object.Kind == model.KindService,
 			names:   []string{svc.Host},
-			others:  append(shortNames(svc, s.ns, domain), addressDomains(s, svc)...),
+			others:  append(shortNames(svc, s.v.ProxyNamespace(), domain), addressDomains(s, svc)...),
 			routes:  serviceRoutes(r, svc),
 		})
 	}
@@ -130,14 +130,14 @@ func serviceRoutes(r *routing, svc *model.Service) []ir.Route {
 
 // seesVirtualService applies exportTo and the Sidecar's imports.
 func (s *scope) seesVirtualService(vs *model.VirtualService) bool {
-	if !exported(vs.Spec.GetExportTo(), s.v.Mesh().GetDefaultVirtualServiceExportTo(), vs.Namespace, s.ns) {
+	if !exported(vs.Spec.GetExportTo(), s.v.Mesh().GetDefaultVirtualServiceExportTo(), vs.Namespace, s.in) {
 		return false
 	}
 	domain := s.v.Config().ClusterDomain
 	return slices.ContainsFunc(vs.Spec.GetHosts(), func(h string) bool {
 		host := fullName(h, vs.Namespace, domain)
 		return s.imported(vs.Namespace, host) || slices.ContainsFunc(s.imports, func(r importRule) bool {
-			return (r.namespace == "*" || r.namespace == vs.Namespace) && covers(host, r.host)
+			return covers(host, r.host) && s.means(r, vs.Namespace)
 		})
 	})
 }

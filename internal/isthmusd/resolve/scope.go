@@ -19,11 +19,10 @@ import (
 // applies to it, one per host.
 type scope struct {
 	v      *snapshot.View
-	ns     string
 	root   string
 	router bool
-	// behalf is set where the egress gateway stands in for a namespace's sidecars.
-	behalf  bool
+	// behalf is the namespace for whose sidecars the egress gateway stands in, else "".
+	behalf  string
 	sidecar *model.Sidecar
 	imports []importRule // nil imports everything
 	bounds  *bounds
@@ -31,27 +30,40 @@ type scope struct {
 
 // importRule is one "namespace/host" of a Sidecar's egress.
 type importRule struct {
-	namespace, host string
+	namespace, host string // "." is whatever namespace the proxy is in
 	port            uint32 // 0: every port
 }
 
 func newScope(v *snapshot.View) *scope {
-	s := &scope{v: v, ns: v.ProxyNamespace(), root: v.Config().Namespace, router: v.ProxyType() == typeRouter, bounds: boundsOf(v)}
+	s := &scope{v: v, root: v.Config().Namespace, router: v.ProxyType() == typeRouter, bounds: boundsOf(v)}
 	if s.router {
 		return s
 	}
-	s.sidecar = chooseSidecar(v, s.ns, s.root)
+	s.sidecar = chooseSidecar(v, s.root)
 	if s.sidecar != nil {
-		s.imports = importRules(s.sidecar.Spec, s.ns)
+		s.imports = importRules(s.sidecar, s.root)
 	}
 	return s
 }
 
+// in tells whether the proxy, or whoever it stands in for, is in a namespace. To
+// ask no more than that, and only where the answer matters, is what lets
+// proxies of different namespaces share their resources.
+func (s *scope) in(ns string) bool {
+	if s.behalf != "" {
+		return s.behalf == ns
+	}
+	return s.v.InNamespace(ns)
+}
+
+// is makes the question whether something is visible in a given namespace.
+func is(ns string) func(string) bool { return func(other string) bool { return other == ns } }
+
 // chooseSidecar finds the Sidecar for the proxy: one that selects it, the
 // namespace's, or the root namespace's.
-func chooseSidecar(v *snapshot.View, ns, root string) *model.Sidecar {
+func chooseSidecar(v *snapshot.View, root string) *model.Sidecar {
 	var general *model.Sidecar
-	for _, s := range v.Sidecars(ns) {
+	for _, s := range v.ProxySidecars() {
 		selector := s.Spec.GetWorkloadSelector().GetLabels()
 		switch {
 		case len(selector) == 0 && general == nil:
@@ -60,7 +72,7 @@ func chooseSidecar(v *snapshot.View, ns, root string) *model.Sidecar {
 			return s
 		}
 	}
-	if general != nil || ns == root {
+	if general != nil {
 		return general
 	}
 	for _, s := range v.Sidecars(root) {
@@ -71,21 +83,22 @@ func chooseSidecar(v *snapshot.View, ns, root string) *model.Sidecar {
 	return nil
 }
 
-func importRules(spec *networking.Sidecar, ns string) []importRule {
+func importRules(sidecar *model.Sidecar, root string) []importRule {
 	var out []importRule
-	for _, e := range spec.GetEgress() {
+	egress := sidecar.Spec.GetEgress()
+	for _, e := range egress {
 		for _, h := range e.GetHosts() {
 			from, host, ok := strings.Cut(h, "/")
 			if !ok || from == "~" {
 				continue
 			}
-			if from == "." {
-				from = ns
+			if from == "." && sidecar.Namespace != root {
+				from = sidecar.Namespace // its proxies are nowhere else
 			}
 			out = append(out, importRule{from, strings.ToLower(host), e.GetPort().GetNumber()})
 		}
 	}
-	if len(spec.GetEgress()) > 0 && out == nil {
+	if len(egress) > 0 && out == nil {
 		out = []importRule{}
 	}
 	return out
@@ -95,36 +108,47 @@ func importRules(spec *networking.Sidecar, ns string) []importRule {
 // namespace in, on some port.
 func (s *scope) imported(namespace, host string) bool {
 	return s.imports == nil || slices.ContainsFunc(s.imports, func(r importRule) bool {
-		return r.lets(namespace, host)
+		return s.lets(r, namespace, host)
 	})
 }
 
 // importedOn is imported for one port.
 func (s *scope) importedOn(namespace, host string, port uint32) bool {
 	return s.imports == nil || slices.ContainsFunc(s.imports, func(r importRule) bool {
-		return r.lets(namespace, host) && (r.port == 0 || r.port == port)
+		return (r.port == 0 || r.port == port) && s.lets(r, namespace, host)
 	})
 }
 
-func (r importRule) lets(namespace, host string) bool {
-	return (r.namespace == "*" || r.namespace == namespace) && covers(r.host, host)
+func (s *scope) lets(r importRule, namespace, host string) bool {
+	return covers(r.host, host) && s.means(r, namespace)
 }
 
-// exported tells whether an object of one namespace is visible in another.
-func exported(to []string, defaults []string, from, into string) bool {
+// means tells whether a rule is about objects of a namespace.
+func (s *scope) means(r importRule, namespace string) bool {
+	return r.namespace == "*" || r.namespace == namespace || (r.namespace == "." && s.in(namespace))
+}
+
+// exported tells whether an object of one namespace is visible where in says so.
+func exported(to []string, defaults []string, from string, in func(string) bool) bool {
 	if len(to) == 0 {
 		to = defaults
 	}
 	if len(to) == 0 {
 		return true
 	}
+	if slices.Contains(to, "*") {
+		return true
+	}
 	return slices.ContainsFunc(to, func(e string) bool {
-		return e == "*" || e == into || (e == "." && from == into)
+		if e == "." {
+			e = from
+		}
+		return in(e)
 	})
 }
 
 func (s *scope) sees(svc *model.Service) bool {
-	return exported(svc.ExportTo, s.v.Mesh().GetDefaultServiceExportTo(), svc.Namespace, s.ns) &&
+	return exported(svc.ExportTo, s.v.Mesh().GetDefaultServiceExportTo(), svc.Namespace, s.in) &&
 		s.imported(svc.Namespace, svc.Host)
 }
 
@@ -137,14 +161,25 @@ func (s *scope) service(host string) *model.Service {
 // before the root namespace before others, a Kubernetes Service before an entry,
 // then the oldest.
 func (s *scope) choose(candidates []*model.Service) *model.Service {
-	var best *model.Service
-	rank := 6
+	var seen []*model.Service
 	for _, c := range candidates {
-		if r := 2*s.rank(c.Namespace) + kindRank(c); r < rank && s.sees(c) {
-			best, rank = c, r
+		if s.sees(c) {
+			seen = append(seen, c)
 		}
 	}
-	return best
+	if len(seen) < 2 {
+		return first(seen) // whatever its rank
+	}
+	return slices.MinFunc(seen, func(a, b *model.Service) int {
+		return cmp.Or(cmp.Compare(s.rank(a.Namespace), s.rank(b.Namespace)), cmp.Compare(kindRank(a), kindRank(b)))
+	})
+}
+
+func first(list []*model.Service) *model.Service {
+	if len(list) == 0 {
+		return nil
+	}
+	return list[0]
 }
 
 func kindRank(c *model.Service) int {
@@ -155,10 +190,10 @@ func kindRank(c *model.Service) int {
 }
 
 func (s *scope) rank(namespace string) int {
-	switch namespace {
-	case s.ns:
+	switch {
+	case s.in(namespace):
 		return 0
-	case s.root:
+	case namespace == s.root:
 		return 1
 	}
 	return 2

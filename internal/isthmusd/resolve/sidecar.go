@@ -10,10 +10,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// SidecarListeners lists a sidecar's listeners.
-func SidecarListeners(v *snapshot.View) []string {
-	return append(outboundListeners(newScope(v)), virtualInbound)
-}
+// SidecarListeners lists the listeners for what a sidecar's workload calls.
+func SidecarListeners(v *snapshot.View) []string { return outboundListeners(newScope(v)) }
+
+// SidecarOwnListeners lists the listeners for what the workload serves.
+func SidecarOwnListeners(*snapshot.View) []string { return []string{virtualInbound} }
 
 // SidecarListener resolves a sidecar's listener; nil if there is none of that name.
 func SidecarListener(v *snapshot.View, name string) *ir.Listener {
@@ -46,11 +47,13 @@ func SidecarRoute(v *snapshot.View, name string) *ir.RouteConfig {
 	return outboundRouteTable(newScope(v), name)
 }
 
-// SidecarClusters lists a sidecar's clusters.
+// SidecarClusters lists the clusters for what a sidecar's workload calls.
 func SidecarClusters(v *snapshot.View) []string {
-	out := append(fixedClusters(), outboundClusters(newScope(v))...)
-	return append(out, inboundClusters(v)...)
+	return append(fixedClusters(), outboundClusters(newScope(v))...)
 }
+
+// SidecarOwnClusters lists the clusters for what the workload serves.
+func SidecarOwnClusters(v *snapshot.View) []string { return inboundClusters(v) }
 
 // SidecarCluster resolves a sidecar's cluster, or nil.
 func SidecarCluster(v *snapshot.View, name string) *ir.Cluster {

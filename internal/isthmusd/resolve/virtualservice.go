@@ -121,7 +121,7 @@ func (r *routing) sourceApplies(vs *model.VirtualService, gateways []string, lab
 	if r.s.router {
 		return true
 	}
-	return (ns == "" || ns == r.s.ns) && r.s.v.ProxyMatches(labels)
+	return (ns == "" || r.s.in(ns)) && r.s.v.ProxyMatches(labels)
 }
 
 func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {

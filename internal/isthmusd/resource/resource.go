@@ -21,6 +21,19 @@ const (
 	NumTypes
 )
 
+// Part of the resources of a type. The parts are listed apart, so that a workload
+// of a new kind adds a short list to a long one that is there already.
+type Part uint8
+
+// Parts.
+const (
+	// Shared is what proxies have in common that see the same services.
+	Shared Part = iota
+	// Own is what a workload serves itself.
+	Own
+	NumParts
+)
+
 // URLs are the type URLs on the wire, indexed by Type.
 var urls = [NumTypes]string{
 	"type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -84,6 +97,30 @@ func NewSet(rs []*Resource) *Set {
 		}
 	}
 	return &Set{list: out}
+}
+
+// Union holds the resources of both sets; of two with one name, a's. It is one of
+// the two where the other is empty.
+func Union(a, b *Set) *Set {
+	switch {
+	case len(b.List()) == 0:
+		return a
+	case len(a.List()) == 0:
+		return b
+	}
+	out := make([]*Resource, 0, len(a.list)+len(b.list))
+	x, y := a.list, b.list
+	for len(x) > 0 && len(y) > 0 {
+		switch {
+		case x[0].Name < y[0].Name:
+			out, x = append(out, x[0]), x[1:]
+		case x[0].Name > y[0].Name:
+			out, y = append(out, y[0]), y[1:]
+		default:
+			out, x, y = append(out, x[0]), x[1:], y[1:]
+		}
+	}
+	return &Set{list: append(append(out, x...), y...)}
 }
 
 // List returns the resources in the order of their names; not to be modified.

@@ -33,11 +33,23 @@ const (
 	AttributeServiceAccount
 	AttributeDelta
 	AttributePort
+	// AttributeInNamespace tells whether the namespace is the one in Key.
+	AttributeInNamespace
+	// AttributeSidecars is the namespace if it has Sidecars, else "". Whoever asks
+	// has to record a read of Holders: the answer is the Snapshot's as well.
+	AttributeSidecars
 )
 
-// Value answers the question for a proxy.
-func (a Attribute) Value(p *model.Proxy) string {
+// Attribute answers a question about a proxy.
+func (s *Snapshot) Attribute(a Attribute, p *model.Proxy) string {
 	switch a.Kind {
+	case AttributeInNamespace:
+		return strconv.FormatBool(p.Namespace == a.Key)
+	case AttributeSidecars:
+		if s.sidecars.has(ByNamespace, p.Namespace) {
+			return p.Namespace
+		}
+		return ""
 	case AttributeType:
 		return p.Type
 	case AttributeNamespace:
@@ -115,7 +127,7 @@ func hasIPv6(p *model.Proxy) bool {
 
 func (v *View) ask(k AttributeKind, key string) string {
 	a := Attribute{k, key}
-	value := a.Value(v.p)
+	value := v.s.Attribute(a, v.p)
 	v.rec.attribute(a, value)
 	return value
 }
@@ -123,8 +135,24 @@ func (v *View) ask(k AttributeKind, key string) string {
 // ProxyType is "sidecar" or "router".
 func (v *View) ProxyType() string { return v.ask(AttributeType, "") }
 
-// ProxyNamespace is the namespace of the proxy's pod.
+// ProxyNamespace is the namespace of the proxy's pod. Whoever asks is built anew
+// for each namespace; InNamespace and ProxySidecars part fewer.
 func (v *View) ProxyNamespace() string { return v.ask(AttributeNamespace, "") }
+
+// InNamespace tells whether the proxy's pod is in a namespace. Only the answer is
+// recorded: the proxies of all others share what is built.
+func (v *View) InNamespace(ns string) bool { return v.ask(AttributeInNamespace, ns) == "true" }
+
+// ProxySidecars lists the Sidecars of the proxy's namespace, oldest first. The
+// proxies of all namespaces that have none share what is built.
+func (v *View) ProxySidecars() []*model.Sidecar {
+	v.rec.read(Sidecars, Holders, "")
+	ns := v.ask(AttributeSidecars, "")
+	if ns == "" {
+		return nil
+	}
+	return v.Sidecars(ns)
+}
 
 // ProxyLabel is the value of one label of the proxy's pod, "" without it.
 func (v *View) ProxyLabel(key string) string {

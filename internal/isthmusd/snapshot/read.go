@@ -68,6 +68,8 @@ const (
 	ByPort
 	// ByAddress lists services by virtual address.
 	ByAddress
+	// Holders lists the namespaces that have objects; its only key is "".
+	Holders
 	byWorkload
 	byNode
 	entriesByNamespace

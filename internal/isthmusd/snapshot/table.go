@@ -74,6 +74,23 @@ func byPrefix[T any](rows *iradix.Node[T], i Index, key string) []T {
 	return nil
 }
 
+// has tells whether an index finds anything by this key.
+func (t *table[T]) has(i Index, key string) bool {
+	for n := range t.indexes {
+		if t.indexes[n].index == i {
+			return holds(t.by[n].Root(), key+sep)
+		}
+	}
+	return len(byPrefix(t.rows.Root(), i, key)) > 0
+}
+
+func holds[T any](root *iradix.Node[T], prefix string) bool {
+	it := root.Iterator()
+	it.SeekPrefix([]byte(prefix))
+	_, _, ok := it.Next()
+	return ok
+}
+
 func collect[T any](root *iradix.Node[T], prefix string) []T {
 	var out []T
 	it := root.Iterator()

@@ -156,10 +156,19 @@ func (x *Txn) PutGateway(g *model.Gateway) { x.gateways.put(g) }
 func (x *Txn) DeleteGateway(k model.Key) { x.gateways.remove(k.String()) }
 
 // PutSidecar adds or replaces a Sidecar.
-func (x *Txn) PutSidecar(s *model.Sidecar) { x.sidecars.put(s) }
+func (x *Txn) PutSidecar(s *model.Sidecar) {
+	if len(x.sidecars.list(ByNamespace, s.Namespace)) == 0 {
+		x.changes.add(Sidecars, Holders, "")
+	}
+	x.sidecars.put(s)
+}
 
 // DeleteSidecar removes a Sidecar.
-func (x *Txn) DeleteSidecar(k model.Key) { x.sidecars.remove(k.String()) }
+func (x *Txn) DeleteSidecar(k model.Key) {
+	if _, changed := x.sidecars.remove(k.String()); changed && len(x.sidecars.list(ByNamespace, k.Namespace)) == 0 {
+		x.changes.add(Sidecars, Holders, "")
+	}
+}
 
 // PutPeerAuthentication adds or replaces a PeerAuthentication.
 func (x *Txn) PutPeerAuthentication(p *model.PeerAuthentication) { x.peerAuthentications.put(p) }

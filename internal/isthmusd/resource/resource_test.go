@@ -1,0 +1,43 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resource
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func set(names string) *Set {
+	var out []*Resource
+	for _, n := range strings.Split(names, "") {
+		out = append(out, &Resource{Name: n})
+	}
+	return NewSet(out)
+}
+
+func TestUnion(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		a, b := set(randomNames()), set(randomNames())
+		both := Union(a, b)
+		want := NewSet(slices.Concat(a.List(), b.List())) // of two with one name the first
+		if !slices.Equal(both.List(), want.List()) {
+			t.Fatalf("union of %v and %v is %v, want %v", a.list, b.list, both.list, want.list)
+		}
+	}
+	a := set("a")
+	if Union(a, nil) != a || Union(nil, a) != a {
+		t.Error("a union with nothing is another set")
+	}
+}
+
+func randomNames() string {
+	out := ""
+	for range rand.IntN(6) {
+		out += string(rune('a' + rand.IntN(8)))
+	}
+	return out
+}
