@@ -76,8 +76,9 @@ func up(t *testing.T, devcluster, testapp, name string, args ...string) *cluster
 func (c *cluster) down() {
 	c.t.Helper()
 	if c.t.Failed() {
-		b, _ := exec.Command("tail", "-n", "20", filepath.Join(c.dir, c.name, "logs", "cell.log")).CombinedOutput()
-		c.t.Logf("cell log:\n%s", b)
+		logs, _ := filepath.Glob(filepath.Join(c.dir, c.name, "logs", "*", "cell.log"))
+		b, _ := exec.Command("tail", append([]string{"-v", "-n", "20", filepath.Join(c.dir, c.name, "logs", "keeper.log")}, logs...)...).CombinedOutput()
+		c.t.Logf("what the cluster says of itself:\n%s", b)
 	}
 	c.must("down")
 	c.leavesNothing()

@@ -1,8 +1,8 @@
 // Copyright The Isthmus Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command devcluster brings up a real single-node Kubernetes on a Linux machine
-// without a container engine, from binaries that it builds itself.
+// Command devcluster brings up a real Kubernetes on a Linux machine without a
+// container engine, from binaries that it builds itself.
 package main
 
 import (
@@ -43,7 +43,7 @@ func root() *cobra.Command {
 		binariesCommand(w), assetsCommand(w), kubectlCommand(w),
 		execCommand(w), logsCommand(w), loadCommand(w), buildCommand(), outsideCommand(w), linkCommand(w),
 		conformanceCommand(w),
-		initCommand(), superviseCommand(),
+		keepCommand(), sweepCommand(), initCommand(), superviseCommand(),
 	)
 	return c
 }

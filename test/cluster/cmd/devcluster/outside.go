@@ -12,6 +12,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
 )
 
@@ -113,7 +114,7 @@ func linkCommand(w *where) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				netns, err := cell.OutsideNetns(c.Dir)
+				netns, err := cell.Netns(c, spec.Outside)
 				if err != nil {
 					return err //nolint:wrapcheck // says all
 				}

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -72,19 +71,21 @@ func (w *where) take(c *cobra.Command, args []string) ([]string, error) {
 }
 
 func execCommand(w *where) *cobra.Command {
-	outside := false
+	outside, node := false, ""
 	c := &cobra.Command{
-		Use:   "exec [--outside] -- COMMAND [ARGS]",
-		Short: "run a command on the node's network, or outside of the cluster",
+		Use:   "exec [--node NODE | --outside] -- COMMAND [ARGS]",
+		Short: "run a command on a node's network, or outside of the cluster",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := w.running()
 			if err != nil {
 				return err
 			}
-			place := cell.OnNode
+			place := node
 			if outside {
-				place = cell.Outside
+				place = spec.Outside
+			} else if _, err := s.Machine(node); err != nil {
+				return err //nolint:wrapcheck // says all
 			}
 			cmd, err := command(s, args)
 			if err != nil {
@@ -94,7 +95,9 @@ func execCommand(w *where) *cobra.Command {
 			return cell.Run(s, place, cmd) //nolint:wrapcheck // main takes the exit status from it
 		},
 	}
-	c.Flags().BoolVar(&outside, "outside", false, "beyond the router instead of on the node")
+	c.Flags().StringVar(&node, "node", "node1", "on which node")
+	c.Flags().BoolVar(&outside, "outside", false, "beyond the router instead of on a node")
+	c.MarkFlagsMutuallyExclusive("node", "outside")
 	return c
 }
 
@@ -117,7 +120,8 @@ func command(s spec.Cluster, args []string) (*exec.Cmd, error) {
 }
 
 func logsCommand(w *where) *cobra.Command {
-	return &cobra.Command{
+	var node string
+	c := &cobra.Command{
 		Use:   "logs PROGRAM",
 		Short: "print the log of one of the cluster's programs",
 		Args:  cobra.ExactArgs(1),
@@ -126,11 +130,15 @@ func logsCommand(w *where) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := os.Open(filepath.Join(dir, "logs", args[0]+".log"))
-			if errors.Is(err, os.ErrNotExist) {
-				names, _ := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
+			all, err := filepath.Glob(filepath.Join(dir, "logs", node, args[0]+".log"))
+			if err != nil {
+				return fmt.Errorf("find log: %w", err)
+			}
+			if len(all) == 0 {
+				names, _ := filepath.Glob(filepath.Join(dir, "logs", "*", "*.log"))
 				return fmt.Errorf("%s has no log; there are %v", args[0], names)
 			}
+			f, err := os.Open(all[0]) // the first node's
 			if err != nil {
 				return fmt.Errorf("open log: %w", err)
 			}
@@ -141,6 +149,8 @@ func logsCommand(w *where) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&node, "node", "*", "of which node; the first that has such a program, unless told")
+	return c
 }
 
 func loadCommand(w *where) *cobra.Command {

@@ -5,16 +5,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cluster"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/keeper"
 )
 
 // defaultName is the cluster whose kubeconfig lies beside its directory, where it
@@ -22,31 +18,31 @@ import (
 const defaultName = "kube"
 
 func upCommand(w *where) *cobra.Command {
-	var s spec.Cluster
-	var access, testapp string
+	var o keeper.Order
+	var testapp string
+	s := &o.Cluster
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "bring a cluster up and wait until it is ready",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, access, err := w.complete(s, access, testapp)
-			if err != nil {
+			if err := w.complete(&o, testapp); err != nil {
 				return err
 			}
+			var err error
 			if s.Bin, err = w.built(c.Context()); err != nil {
 				return err
 			}
-			if err := cluster.Up(s, access, c.ErrOrStderr()); err != nil {
-				return err //nolint:wrapcheck // says all
-			}
-			fmt.Fprintf(c.OutOrStdout(), "export KUBECONFIG=%s\n", access)
-			return nil
+			fmt.Fprintf(c.OutOrStdout(), "export KUBECONFIG=%s\n", o.Access)
+			return cluster.Up(c.Context(), o, c.ErrOrStderr()) //nolint:wrapcheck // says all
 		},
 	}
 	f := c.Flags()
 	f.IntVar(&s.Index, "index", 0, "number that the addresses follow from")
+	f.IntVar(&s.Nodes, "nodes", 1, "how many nodes; the first has the control plane")
+	f.BoolVar(&o.Foreground, "foreground", false, "stay until interrupted, and take the cluster down then")
 	f.IntVar(&s.APIPort, "port", 6443, "port on 127.0.0.1 for the API server; any other if it is taken")
-	f.StringVar(&access, "kubeconfig", "", "where to write the kubeconfig (default DIR/kubeconfig, or DIR/NAME/kubeconfig)")
+	f.StringVar(&o.Access, "kubeconfig", "", "where to write the kubeconfig (default DIR/kubeconfig, or DIR/NAME/kubeconfig)")
 	f.StringSliceVar(&s.Images, "image", nil, "image archives to import while the cluster starts")
 	f.StringVar(&testapp, "testapp", "", "test application that plays the outside (default REPOSITORY/bin/testapp)")
 	f.BoolVar(&s.Audit, "audit", false, "write every request to the API server to logs/audit.jsonl")
@@ -60,29 +56,30 @@ func upCommand(w *where) *cobra.Command {
 }
 
 // complete fills in what follows from where the command is called.
-func (w *where) complete(s spec.Cluster, access, testapp string) (spec.Cluster, string, error) {
+func (w *where) complete(o *keeper.Order, testapp string) error {
+	s := &o.Cluster
 	var err error
 	s.Name = w.name
 	if s.Dir, err = w.cluster(); err != nil {
-		return s, "", err
+		return err
 	}
 	if s.TestApp, err = path(testapp, "bin", "testapp"); err != nil {
-		return s, "", err
+		return err
 	}
 	for i, p := range s.Images {
 		if s.Images[i], err = filepath.Abs(p); err != nil {
-			return s, "", fmt.Errorf("resolve %s: %w", p, err)
+			return fmt.Errorf("resolve %s: %w", p, err)
 		}
 	}
 	switch {
-	case access != "":
-		access, err = path(access)
+	case o.Access != "":
+		o.Access, err = path(o.Access)
 	case w.name == defaultName:
-		access, err = w.below("kubeconfig")
+		o.Access, err = w.below("kubeconfig")
 	default:
-		access = s.Path("kubeconfig")
+		o.Access = s.Path("kubeconfig")
 	}
-	return s, access, err
+	return err
 }
 
 func downCommand(w *where) *cobra.Command {
@@ -95,49 +92,7 @@ func downCommand(w *where) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := cluster.Down(c.Context(), dir); err != nil {
-				return err //nolint:wrapcheck // says all
-			}
-			_ = os.Remove(filepath.Dir(dir)) // goes with its last cluster
-			return nil
+			return cluster.Down(c.Context(), dir) //nolint:wrapcheck // says all
 		},
 	}
-}
-
-func statusCommand(w *where) *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "say how a cluster's programs are; fails if it is not ready",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := w.running()
-			if err != nil {
-				return err
-			}
-			state, err := supervise.Read(s.Dir)
-			if err != nil {
-				return err //nolint:wrapcheck // says all
-			}
-			return report(c, state)
-		},
-	}
-}
-
-func report(c *cobra.Command, s supervise.State) error {
-	t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PROGRAM\tRUNNING\tRESTARTS\tLAST END")
-	for _, p := range s.Programs {
-		running := "no"
-		if p.PID != 0 {
-			running = time.Since(p.Since).Round(time.Second).String()
-		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", p.Name, running, p.Restarts, p.Last)
-	}
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	if !s.Ready {
-		return fmt.Errorf("not ready: %s", s.Failure)
-	}
-	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/binaries"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
@@ -85,8 +85,8 @@ func (w *where) running() (spec.Cluster, error) {
 	if err != nil {
 		return spec.Cluster{}, err
 	}
-	if !cell.Running(d) {
-		return spec.Cluster{}, fmt.Errorf("cluster %s in %s: %w", w.name, filepath.Dir(d), cell.ErrNotRunning)
+	if !cluster.Running(d) {
+		return spec.Cluster{}, fmt.Errorf("cluster %s in %s: %w", w.name, filepath.Dir(d), cluster.ErrNotRunning)
 	}
 	return spec.Load(d) //nolint:wrapcheck // says all there is to say
 }

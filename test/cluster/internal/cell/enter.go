@@ -17,19 +17,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
-// Place is where in the cell a command runs.
-type Place string
-
-// The places of a cell. Both have the same mounts and processes.
-const (
-	OnNode  Place = "node"    // the node's network: pods, services, API server
-	Outside Place = "outside" // beyond the router, where the node is one host among others
-)
-
-// Run runs a command inside the running cell and returns when it has ended. The
-// command's paths are the host's, as far as the cell does not cover them.
-func Run(c spec.Cluster, at Place, cmd *exec.Cmd) error {
-	pid, err := PID(c.Dir)
+// Run runs a command inside the running cell of that name and returns when it has
+// ended. The command's paths are the host's, as far as the cell does not cover them.
+func Run(c spec.Cluster, name string, cmd *exec.Cmd) error {
+	pid, err := PID(c, name)
 	if err != nil {
 		return err
 	}
@@ -39,7 +30,7 @@ func Run(c spec.Cluster, at Place, cmd *exec.Cmd) error {
 		// Never unlocked: the thread has left the process's namespaces and is
 		// destroyed with the goroutine.
 		runtime.LockOSThread()
-		started <- enterAndStart(pid, at, cmd)
+		started <- enterAndStart(pid, cmd)
 	}()
 	if err := <-started; err != nil {
 		return err
@@ -47,30 +38,31 @@ func Run(c spec.Cluster, at Place, cmd *exec.Cmd) error {
 	return cmd.Wait() //nolint:wrapcheck // the caller wants the exit status
 }
 
-// OutsideNetns is the path from the host of the outside's network namespace.
-func OutsideNetns(dir string) (string, error) {
-	pid, err := PID(dir)
+// Netns is the path from the host of the cell's network namespace.
+func Netns(c spec.Cluster, name string) (string, error) {
+	pid, err := PID(c, name)
 	if err != nil {
 		return "", err
 	}
-	return outside(pid), nil
+	return fmt.Sprintf("/proc/%d/ns/net", pid), nil
 }
 
-func outside(pid int) string {
-	return "/proc/" + strconv.Itoa(pid) + "/root" + spec.OutsideNetns
-}
-
-func enterAndStart(pid int, at Place, cmd *exec.Cmd) error {
-	root := "/proc/" + strconv.Itoa(pid)
-	netns := root + "/ns/net"
-	if at == Outside {
-		netns = outside(pid)
+// ControlSocket is the path from the host of the socket of the cell's supervisor.
+func ControlSocket(c spec.Cluster, name string) (string, error) {
+	pid, err := PID(c, name)
+	if err != nil {
+		return "", err
 	}
+	return fmt.Sprintf("/proc/%d/root%s", pid, spec.ControlSocket), nil
+}
+
+func enterAndStart(pid int, cmd *exec.Cmd) error {
+	root := "/proc/" + strconv.Itoa(pid)
 	// All are opened before the first is entered, since /proc changes with the mounts.
 	spaces := []struct {
 		path string
 		kind int
-	}{{netns, unix.CLONE_NEWNET}, {root + "/ns/uts", unix.CLONE_NEWUTS}, {root + "/ns/pid", unix.CLONE_NEWPID}, {root + "/ns/mnt", unix.CLONE_NEWNS}}
+	}{{root + "/ns/net", unix.CLONE_NEWNET}, {root + "/ns/uts", unix.CLONE_NEWUTS}, {root + "/ns/pid", unix.CLONE_NEWPID}, {root + "/ns/mnt", unix.CLONE_NEWNS}}
 	fds := make([]int, len(spaces))
 	for i, s := range spaces {
 		fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

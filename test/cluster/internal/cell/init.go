@@ -18,16 +18,19 @@ import (
 // Init is the first process of the cell: it arranges the mounts, starts the
 // supervisor and reaps what shims and others leave behind. It returns when the
 // supervisor has ended, and with it everything.
-func Init(c spec.Cluster) error {
-	if err := mounts(c); err != nil {
+func Init(c spec.Cluster, name string) error {
+	if err := mounts(c, name); err != nil {
 		return err
 	}
-	if err := unix.Sethostname([]byte(spec.Node)); err != nil {
+	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	cmd := exec.Command("/proc/self/exe", SuperviseCommand, c.Dir)
+	cmd := exec.Command("/proc/self/exe", SuperviseCommand, c.Dir, name)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{os.NewFile(APIListenerFD, "api"), os.NewFile(ProgressFD, "progress")}
+	cmd.ExtraFiles = []*os.File{os.NewFile(ProgressFD, "progress")}
+	if name == c.Machines()[0].Host() {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(APIListenerFD, "api"))
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the supervisor: %w", err)
 	}
@@ -67,7 +70,8 @@ type mount struct {
 // the container runtime's directories below the cluster's own, and /proc and /sys
 // of the new namespaces. What is mounted inside is not seen outside, while pods'
 // mounts are shared among the cell's own mount namespaces.
-func mounts(c spec.Cluster) error {
+func mounts(c spec.Cluster, name string) error {
+	cgroups := c.CellPath(name, "cg")
 	steps := []mount{
 		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE},
 		{"", "/", "", unix.MS_REC | unix.MS_SHARED},
@@ -75,11 +79,11 @@ func mounts(c spec.Cluster) error {
 		{"proc", "/proc", "proc", 0},
 		// A new sysfs shows the new network namespace; the cgroup hierarchies are
 		// kept aside meanwhile.
-		{"/sys/fs/cgroup", c.Path("cg"), "", unix.MS_BIND | unix.MS_REC},
+		{"/sys/fs/cgroup", cgroups, "", unix.MS_BIND | unix.MS_REC},
 		{"sysfs", "/sys", "sysfs", 0},
-		{c.Path("cg"), "/sys/fs/cgroup", "", unix.MS_BIND | unix.MS_REC},
-		{c.Path("var", "lib"), "/var/lib", "", unix.MS_BIND},
-		{c.Path("var", "log"), "/var/log", "", unix.MS_BIND},
+		{cgroups, "/sys/fs/cgroup", "", unix.MS_BIND | unix.MS_REC},
+		{c.CellPath(name, "var", "lib"), "/var/lib", "", unix.MS_BIND},
+		{c.CellPath(name, "var", "log"), "/var/log", "", unix.MS_BIND},
 		{c.Path("resolv.conf"), "/etc/resolv.conf", "", unix.MS_BIND},
 	}
 	for _, m := range steps {

@@ -8,6 +8,7 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,61 +21,112 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/config"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/keeper"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/node"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/process"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/sweep"
 )
 
-// accessFile in the cluster's directory says where its kubeconfig was written.
-const accessFile = "kubeconfig-path"
+// ErrNotRunning says that there is no cluster of that name, or not any more.
+var ErrNotRunning = errors.New("cluster is not running")
 
-// Up brings the cluster up and returns when it is ready. It writes a kubeconfig
-// to access. A cluster of that name that runs already is left as it is.
-func Up(c spec.Cluster, access string, progress io.Writer) error {
+// Running reports whether the cluster in dir runs.
+func Running(dir string) bool {
+	_, err := process.Recall(filepath.Join(dir, keeper.PIDFile))
+	return err == nil
+}
+
+// Up brings the cluster up and returns when it is ready. A cluster of that name that
+// runs already is left as it is. If the context ends before the cluster is ready, so
+// does the cluster. In the foreground Up returns when the cluster ends, and ends it
+// with the context.
+func Up(ctx context.Context, o keeper.Order, progress io.Writer) error {
+	c := &o.Cluster
 	if err := errors.Join(prerequisites(), c.Validate()); err != nil {
 		return err
 	}
+	start := time.Now()
 	unlock, err := lock(filepath.Dir(c.Dir))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if cell.Running(c.Dir) {
+	if Running(c.Dir) {
 		fmt.Fprintf(progress, "cluster %s is running already\n", c.Name)
 		unlock()
-		return awaitReady(c.Dir)
+		return awaitReady(ctx, c.Dir)
 	}
-	if err := remove(context.Background(), c.Dir); err != nil { // what a crash left
-		return err
+	if err := sweep.All(ctx, c.Dir); err != nil { // what a crash left
+		return err //nolint:wrapcheck // says all
 	}
-	listener, err := listen(&c)
+	said, lifeline, err := order(&o)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	if err := prepare(c, access); err != nil {
-		return err
+	defer said.Close()
+	defer lifeline.Close()
+	stop := context.AfterFunc(ctx, func() { lifeline.Close() })
+	defer stop()
+	err = follow(*c, said, func(text string) {
+		unlock() // who comes now finds the keeper
+		fmt.Fprintf(progress, "%5.1f s  %s\n", time.Since(start).Seconds(), text)
+	})
+	if o.Foreground && err == nil {
+		_, _ = io.Copy(io.Discard, said) // returns when the keeper has ended
+		err = fmt.Errorf("it ended by itself; see %s", c.Path("logs"))
 	}
-	port, err := listener.File()
-	if err != nil {
-		return fmt.Errorf("hand over the API server's port: %w", err)
-	}
-	defer port.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("make pipe: %w", err)
-	}
-	defer r.Close()
-	err = cell.Start(c, port, w)
-	w.Close()
-	if err != nil {
+	if ctx.Err() == nil {
 		return err
 	}
 	unlock()
-	return follow(c, r, progress)
+	if err := Down(context.WithoutCancel(ctx), c.Dir); err != nil {
+		return err
+	}
+	if o.Foreground {
+		return nil
+	}
+	return fmt.Errorf("interrupted; nothing of cluster %s is left", c.Name)
+}
+
+// order starts a keeper. said is what it has to say; it ends with lifeline until
+// the cluster is ready.
+func order(o *keeper.Order) (said, lifeline *os.File, err error) {
+	listener, err := listen(&o.Cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer listener.Close()
+	port, err := listener.File()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hand over the API server's port: %w", err)
+	}
+	defer port.Close()
+	stdin, lifeline, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	defer stdin.Close()
+	said, w, err := os.Pipe()
+	if err != nil {
+		lifeline.Close()
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	defer w.Close()
+	cmd := exec.Command("/proc/self/exe", keeper.Command)
+	cmd.Dir, cmd.Stdin, cmd.Env = "/", stdin, []string{"PATH=" + os.Getenv("PATH")}
+	cmd.ExtraFiles = []*os.File{w, port}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err = cmd.Start(); err == nil {
+		err = json.NewEncoder(lifeline).Encode(o)
+	}
+	if err != nil {
+		said.Close()
+		lifeline.Close()
+		return nil, nil, fmt.Errorf("start the keeper: %w", err)
+	}
+	return said, lifeline, nil
 }
 
 // prerequisites says what the machine lacks, all at once.
@@ -98,32 +150,56 @@ func prerequisites() error {
 // lock keeps other processes from starting and ending clusters below dir. The
 // lock is on the directory itself, so that there is no file to leave behind.
 func lock(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of clusters: %w", err)
+	for {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make directory of clusters: %w", err)
+		}
+		f, err := os.Open(dir)
+		if err != nil {
+			return nil, fmt.Errorf("open directory of clusters: %w", err)
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		locked, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("look at %s: %w", dir, err)
+		}
+		if now, err := os.Stat(dir); err == nil && os.SameFile(locked, now) {
+			return func() { f.Close() }, nil
+		}
+		f.Close() // it went with its last cluster while this waited
 	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open directory of clusters: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return func() { f.Close() }, nil
 }
 
 // awaitReady waits for a cluster that someone else has started.
-func awaitReady(dir string) error {
-	for cell.Running(dir) {
-		switch s, err := supervise.Read(dir); {
-		case err == nil && s.Ready:
-			return nil
-		case err == nil && s.Failure != "":
-			return fmt.Errorf("it is not ready, take it down first: %s", s.Failure)
+func awaitReady(ctx context.Context, dir string) error {
+	for Running(dir) {
+		c, err := spec.Load(dir)
+		if err == nil {
+			ready := 0
+			for _, name := range c.Cells() {
+				s, err := supervise.Read(c.CellPath(name))
+				if err == nil && s.Failure != "" {
+					return fmt.Errorf("%s is not ready, take the cluster down first: %s", name, s.Failure)
+				}
+				if err == nil && s.Ready {
+					ready++
+				}
+			}
+			if ready == len(c.Cells()) {
+				return nil
+			}
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until it is ready: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return cell.ErrNotRunning
+	return ErrNotRunning
 }
 
 // listen picks the port, the wanted one or else any free one: clusters in other
@@ -146,38 +222,21 @@ func listen(c *spec.Cluster) (*net.TCPListener, error) {
 	return t, nil
 }
 
-func prepare(c spec.Cluster, access string) error {
-	if err := makeCgroups(c.Cgroup()); err != nil {
-		return err
-	}
-	if err := config.Write(c, access); err != nil {
-		return err
-	}
-	if err := outside.Prepare(c); err != nil {
-		return err //nolint:wrapcheck // says all
-	}
-	if err := os.WriteFile(c.Path(accessFile), []byte(access), 0o644); err != nil {
-		return fmt.Errorf("remember the kubeconfig: %w", err)
-	}
-	return c.Save()
-}
-
-// follow passes the supervisor's progress on until the cluster is ready or
-// cannot be.
-func follow(c spec.Cluster, r io.Reader, progress io.Writer) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		line := lines.Text()
-		switch {
-		case strings.HasPrefix(line, node.Ready):
+// follow passes progress on until the cluster is ready or cannot be.
+func follow(c spec.Cluster, said io.Reader, progress func(string)) error {
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		kind, text, _ := strings.Cut(lines.Text(), " ")
+		switch kind + " " {
+		case node.Ready:
+			progress("ready")
 			return nil
-		case strings.HasPrefix(line, node.Failed):
-			return fmt.Errorf("cluster %s is not ready: %s; logs are in %s", c.Name, strings.TrimPrefix(line, node.Failed), c.Path("logs"))
+		case node.Failed:
+			return fmt.Errorf("cluster %s is not ready: %s; logs are in %s", c.Name, text, c.Path("logs"))
 		default:
-			fmt.Fprintln(progress, strings.TrimPrefix(line, node.Step))
+			progress(text)
 		}
 	}
-	return fmt.Errorf("the supervisor of cluster %s ended; see %s", c.Name, c.Path("logs", "cell.log"))
+	return fmt.Errorf("the keeper of cluster %s has ended; see %s", c.Name, c.Path("logs", "keeper.log"))
 }
 
 // Down ends the cluster in dir and removes everything of it. It is no error if
@@ -191,44 +250,27 @@ func Down(ctx context.Context, dir string) error {
 		return err
 	}
 	defer unlock()
-	return remove(ctx, dir)
-}
-
-func remove(ctx context.Context, dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return nil
+	file := filepath.Join(dir, keeper.PIDFile)
+	if err := process.Signal(file, syscall.SIGTERM); err != nil && !errors.Is(err, process.ErrNotRunning) {
+		return fmt.Errorf("end the keeper: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ending, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := cell.Kill(ctx, dir); err != nil {
-		return err
+	if err := process.Await(ending, file); err != nil {
+		return fmt.Errorf("end the keeper: %w", err)
 	}
-	c, err := spec.Load(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist): // never got so far
-	case err != nil:
-		return err
-	default:
-		if err := removeCgroups(ctx, c.Cgroup()); err != nil {
-			return err
-		}
+	if err := sweep.All(ctx, dir); err != nil {
+		return err //nolint:wrapcheck // says all
 	}
-	if access, err := os.ReadFile(filepath.Join(dir, accessFile)); err == nil {
-		if err := os.Remove(string(access)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove kubeconfig: %w", err)
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove the cluster's files: %w", err)
-	}
+	sweep.RemoveParent(dir)
 	return nil
 }
 
 // Access returns the kubeconfig that Up wrote for the cluster in dir.
 func Access(dir string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, accessFile))
+	b, err := os.ReadFile(filepath.Join(dir, sweep.AccessFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return "", cell.ErrNotRunning
+		return "", ErrNotRunning
 	}
 	if err != nil {
 		return "", fmt.Errorf("find the kubeconfig: %w", err)

@@ -24,26 +24,30 @@ var files embed.FS
 // Write writes everything. access is where the kubeconfig for people and tests
 // goes, which reaches the API server from the host.
 func Write(c spec.Cluster, access string) error {
-	for _, d := range []string{
-		"pki", "etcd", "logs", "cni", "manifests", "var/lib/kubelet", "var/lib/cni", "var/log/pods",
-		"var/log/containers", "ctd", "cg", "volumeplugins", "dns", "outside",
-	} {
-		if err := os.MkdirAll(c.Path(d), 0o755); err != nil {
+	dirs := []string{c.Path("pki"), c.Path("etcd"), c.Path("volumeplugins"), c.Path("dns")}
+	for _, cell := range c.Cells() {
+		dirs = append(dirs, c.LogDir(cell), c.CellPath(cell, "cg"), c.CellPath(cell, "var/lib"), c.CellPath(cell, "var/log"))
+	}
+	for _, n := range c.Machines() {
+		for _, d := range []string{"cni", "manifests", "ctd", "var/lib/kubelet", "var/lib/cni", "var/log/pods", "var/log/containers"} {
+			dirs = append(dirs, n.Own(d))
+		}
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	ca, err := writePKI(c)
+	ca, err := pki.NewAuthority("devcluster-" + c.Name)
 	if err != nil {
+		return fmt.Errorf("make the cluster's authority: %w", err)
+	}
+	if err := writeShared(c, ca); err != nil {
 		return err
 	}
-	for _, n := range []string{"containerd.toml", "10-ptp.conflist", "kubelet.yaml", "kube-proxy.yaml", "resolv.conf", "audit-policy.yaml"} {
-		if err := render(c, n); err != nil {
-			return err
-		}
-	}
-	for _, u := range users() {
-		if err := writeKubeconfig(c.Path(u.file+".kubeconfig"), "https://"+c.APIServer(), ca, c.Path("pki", u.file)); err != nil {
-			return err
+	for _, n := range c.Machines() {
+		if err := writeNode(n, ca); err != nil {
+			return fmt.Errorf("configure %s: %w", n.Host(), err)
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(access), 0o755); err != nil {
@@ -52,27 +56,62 @@ func Write(c spec.Cluster, access string) error {
 	return writeKubeconfig(access, fmt.Sprintf("https://127.0.0.1:%d", c.APIPort), ca, c.Path("pki", "admin"))
 }
 
-// Text renders one of the package's templates for the cluster.
-func Text(c spec.Cluster, name string) ([]byte, error) {
+// writeShared writes what is read on more nodes than one, or by the control plane.
+func writeShared(c spec.Cluster, ca *pki.Authority) error {
+	if err := writePKI(c, ca); err != nil {
+		return err
+	}
+	for _, name := range []string{"resolv.conf", "audit-policy.yaml"} {
+		if err := render(c, name, c.Path(name)); err != nil {
+			return err
+		}
+	}
+	for _, u := range users() {
+		if err := writeKubeconfig(c.Path(u.file+".kubeconfig"), "https://"+c.APIServer(), ca, c.Path("pki", u.file)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeNode(n spec.Node, ca *pki.Authority) error {
+	err := issue(ca, n.Own("kubelet"), pki.Subject{
+		CommonName: "system:node:" + n.Host(), Organization: []string{"system:nodes"},
+		DNS: []string{n.Host()}, IPs: []string{n.IP()},
+	})
+	if err != nil {
+		return err
+	}
+	for name, path := range map[string]string{
+		"containerd.toml": n.Own("containerd.toml"),
+		"10-ptp.conflist": n.Own("cni", "10-ptp.conflist"),
+		"kubelet.yaml":    n.Own("kubelet.yaml"),
+		"kube-proxy.yaml": n.Own("kube-proxy.yaml"),
+	} {
+		if err := render(n, name, path); err != nil {
+			return err
+		}
+	}
+	return writeKubeconfig(n.Own("kubelet.kubeconfig"), "https://"+n.APIServer(), ca, n.Own("kubelet"))
+}
+
+// Text renders one of the package's templates for a cluster or a node.
+func Text(of any, name string) ([]byte, error) {
 	t, err := template.ParseFS(files, "files/"+name)
 	if err != nil {
 		return nil, fmt.Errorf("parse template: %w", err)
 	}
 	var b bytes.Buffer
-	if err := t.Execute(&b, c); err != nil {
+	if err := t.Execute(&b, of); err != nil {
 		return nil, fmt.Errorf("render template: %w", err)
 	}
 	return b.Bytes(), nil
 }
 
-func render(c spec.Cluster, name string) error {
-	b, err := Text(c, name)
+func render(of any, name, path string) error {
+	b, err := Text(of, name)
 	if err != nil {
 		return err
-	}
-	path := c.Path(name)
-	if filepath.Ext(name) == ".conflist" {
-		path = c.Path("cni", name)
 	}
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
@@ -88,50 +127,47 @@ type user struct {
 func users() []user {
 	return []user{
 		{"admin", "admin", "system:masters"},
-		{"kubelet", "system:node:" + spec.Node, "system:nodes"},
 		{"controller-manager", "system:kube-controller-manager", ""},
 		{"scheduler", "system:kube-scheduler", ""},
 		{"proxy", "system:kube-proxy", ""},
 	}
 }
 
-func writePKI(c spec.Cluster) (*pki.Authority, error) {
-	ca, err := pki.NewAuthority("devcluster-" + c.Name)
-	if err != nil {
-		return nil, err
-	}
+func writePKI(c spec.Cluster, ca *pki.Authority) error {
 	if err := ca.Pair.WriteTo(c.Path("pki", "ca")); err != nil {
-		return nil, err
+		return err //nolint:wrapcheck // says all
 	}
-	subjects := map[string]pki.Subject{"apiserver": {
+	err := issue(ca, c.Path("pki", "apiserver"), pki.Subject{
 		CommonName: "kube-apiserver",
 		DNS:        []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"},
 		IPs:        []string{"127.0.0.1", c.APIServiceIP(), c.NodeIP()},
-	}}
+	})
+	if err != nil {
+		return err
+	}
 	for _, u := range users() {
 		s := pki.Subject{CommonName: u.name}
 		if u.group != "" {
 			s.Organization = []string{u.group}
 		}
-		if u.file == "kubelet" {
-			s.DNS, s.IPs = []string{spec.Node}, []string{c.NodeIP()}
-		}
-		subjects[u.file] = s
-	}
-	for name, s := range subjects {
-		pair, err := ca.Issue(s)
-		if err != nil {
-			return nil, err
-		}
-		if err := pair.WriteTo(c.Path("pki", name)); err != nil {
-			return nil, err
+		if err := issue(ca, c.Path("pki", u.file), s); err != nil {
+			return err
 		}
 	}
 	private, public, err := pki.NewSigningKey()
 	if err != nil {
-		return nil, err
+		return err //nolint:wrapcheck // says all
 	}
-	return ca, pki.Pair{Cert: public, Key: private}.WriteTo(c.Path("pki", "sa"))
+	return pki.Pair{Cert: public, Key: private}.WriteTo(c.Path("pki", "sa")) //nolint:wrapcheck // says all
+}
+
+// issue writes a new certificate and its key to path.crt and path.key.
+func issue(ca *pki.Authority, path string, s pki.Subject) error {
+	pair, err := ca.Issue(s)
+	if err != nil {
+		return err //nolint:wrapcheck // says all
+	}
+	return pair.WriteTo(path) //nolint:wrapcheck // says all
 }
 
 // writeKubeconfig writes one that needs no other file.

@@ -28,6 +28,7 @@ import (
 
 // Options say how to enforce.
 type Options struct {
+	Node    string                   // whose pods are enforced; the others are their peers
 	Program func(policy.Rules) error // makes rules true
 	Compile policy.Options
 	Window  time.Duration // how long a new pod stays unfiltered
@@ -218,6 +219,9 @@ func (e *enforcer) gather(now time.Time) (s policy.State, seen map[string]bool, 
 				p.Open = true
 				wait = earlier(wait, left)
 			}
+		}
+		if o.Spec.NodeName != e.Node {
+			p.Open = true // to its own node's enforcer it is not
 		}
 		if len(p.IPs) > 0 {
 			s.Pods = append(s.Pods, p)

@@ -1,8 +1,8 @@
 // Copyright The Isthmus Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package node starts a cluster's parts in their order, from inside the cell, and
-// says when the cluster is ready.
+// Package node starts a cell's parts in their order, from inside the cell, and says
+// when it is ready.
 package node
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -20,11 +21,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/control"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/forward"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/loadbalancer"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
 )
 
 // The words that begin a line of progress; whoever started the cluster waits for
@@ -35,43 +37,74 @@ const (
 	Ready  = "ready "
 )
 
-// startTime is what a cluster may take to be ready before it counts as failed.
+// startTime is what a cell may take to be ready before it counts as failed.
 const startTime = 3 * time.Minute
 
-// node is a cluster while it starts and runs.
+// node is one of a cluster's machines while it starts and runs.
 type node struct {
-	spec.Cluster
+	spec.Node
 	programs *supervise.Group
-	progress io.Writer
-	started  time.Time
+	progress io.WriteCloser
 
 	config  *rest.Config
 	client  kubernetes.Interface
 	dynamic dynamic.Interface
 }
 
-// Supervise runs the cluster in the cell that the caller is in until the context
-// ends. A failure to get ready is reported and recorded, but what runs is left
-// running, to be looked at.
-func Supervise(ctx context.Context, c spec.Cluster) error {
+// Supervise runs the node, in whose cell the caller is, until the context ends. A
+// failure to get ready is reported and recorded, but what runs is left running, to
+// be looked at.
+func Supervise(ctx context.Context, m spec.Node) error {
+	n := &node{Node: m, programs: supervise.NewGroup(m.Own(), m.LogDir(m.Host())), progress: os.NewFile(cell.ProgressFD, "progress")}
+	return run(ctx, n.programs, n.progress, func(ctx context.Context, services *errgroup.Group) error {
+		if m.ControlPlane() {
+			listener, err := inherited(cell.APIListenerFD)
+			if err != nil {
+				return err
+			}
+			services.Go(func() error { return forward.Serve(ctx, listener, m.APIServer()) })
+		}
+		return n.start(ctx, services)
+	})
+}
+
+// SuperviseOutside runs what is not a node in the same way.
+func SuperviseOutside(ctx context.Context, c spec.Cluster) error {
+	programs := supervise.NewGroup(c.CellPath(spec.Outside), c.LogDir(spec.Outside))
 	progress := os.NewFile(cell.ProgressFD, "progress")
-	n := &node{Cluster: c, programs: supervise.NewGroup(c.Dir), progress: progress, started: time.Now()}
-	listener, err := inherited(cell.APIListenerFD)
+	return run(ctx, programs, progress, func(ctx context.Context, services *errgroup.Group) error {
+		for _, p := range outside.Programs(c) {
+			programs.Start(ctx, p)
+		}
+		_, client, _, err := connect(c)
+		if err != nil {
+			return err
+		}
+		services.Go(func() error {
+			return loadbalancer.Run(ctx, client, netip.MustParsePrefix(c.LoadBalancerCIDR()))
+		})
+		return nil
+	})
+}
+
+// run starts what start starts and keeps it running, and takes commands.
+func run(ctx context.Context, programs *supervise.Group, progress io.WriteCloser, start func(context.Context, *errgroup.Group) error) error {
+	socket, err := control.Listen(spec.ControlSocket)
 	if err != nil {
-		return err
+		return err //nolint:wrapcheck // says all
 	}
 	services, ctx := errgroup.WithContext(ctx)
-	services.Go(func() error { return forward.Serve(ctx, listener, c.APIServer()) })
-	err = n.start(ctx, services)
-	n.programs.Ready(err)
+	services.Go(func() error { return control.Serve(ctx, socket, programs.Do) })
+	err = start(ctx, services)
+	programs.Ready(err)
 	if err != nil {
-		n.say(Failed, err.Error())
+		say(progress, Failed, err.Error())
 	} else {
-		n.say(Ready, "")
+		say(progress, Ready, "")
 	}
 	progress.Close()
 	err = services.Wait()
-	n.programs.Wait()
+	programs.Wait()
 	return err //nolint:wrapcheck // services wrap their own
 }
 
@@ -86,30 +119,33 @@ func inherited(fd uintptr) (net.Listener, error) {
 }
 
 // say reports progress. Nobody may be there to hear it.
-func (n *node) say(kind, text string) {
-	line := fmt.Sprintf("%s%6d ms  %s\n", kind, time.Since(n.started).Milliseconds(), text)
-	_, _ = io.WriteString(n.progress, line)
-	fmt.Print(line)
+func say(progress io.Writer, kind, text string) {
+	line := kind + text + "\n"
+	_, _ = io.WriteString(progress, line)
+	fmt.Print(time.Now().Format(time.RFC3339Nano), " ", line)
 }
+
+func (n *node) step(text string) { say(n.progress, Step, text) }
 
 // start starts everything and returns when pods can be run and names resolve.
 func (n *node) start(ctx context.Context, services *errgroup.Group) error {
-	if err := wiring.Lay(n.Cluster, outside.Addresses()); err != nil {
+	var err error
+	if n.config, n.client, n.dynamic, err = connect(n.Cluster); err != nil {
 		return err
 	}
-	n.say(Step, "network laid")
-	if err := n.connect(); err != nil {
-		return err
+	n.run(ctx, n.runtime())
+	if n.ControlPlane() {
+		n.run(ctx, n.controlPlane())
 	}
-	n.run(ctx, n.controlPlane())
-	n.run(ctx, outside.Programs(n.Cluster))
-
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	steps, sctx := errgroup.WithContext(starting)
 	steps.Go(func() error { return n.importImages(sctx) })
 	steps.Go(func() error {
 		if err := n.awaitAPI(sctx); err != nil {
+			return err
+		}
+		if err := n.register(sctx); err != nil {
 			return err
 		}
 		n.serve(ctx, services)
@@ -119,7 +155,10 @@ func (n *node) start(ctx context.Context, services *errgroup.Group) error {
 	if err := steps.Wait(); err != nil {
 		return err //nolint:wrapcheck // the steps wrap their own
 	}
-	return n.awaitDNS(starting)
+	if n.ControlPlane() {
+		return n.awaitDNS(starting)
+	}
+	return nil
 }
 
 func (n *node) run(ctx context.Context, programs []supervise.Program) {
@@ -128,18 +167,19 @@ func (n *node) run(ctx context.Context, programs []supervise.Program) {
 	}
 }
 
-func (n *node) connect() error {
-	cfg, err := clientcmd.BuildConfigFromFlags("", n.Path("admin.kubeconfig"))
+func connect(c spec.Cluster) (*rest.Config, kubernetes.Interface, dynamic.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.Path("admin.kubeconfig"))
 	if err != nil {
-		return fmt.Errorf("read kubeconfig: %w", err)
+		return nil, nil, nil, fmt.Errorf("read kubeconfig: %w", err)
 	}
 	cfg.QPS, cfg.Burst = 500, 1000
-	n.config = cfg
-	if n.client, err = kubernetes.NewForConfig(cfg); err != nil {
-		return fmt.Errorf("make client: %w", err)
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("make client: %w", err)
 	}
-	if n.dynamic, err = dynamic.NewForConfig(cfg); err != nil {
-		return fmt.Errorf("make dynamic client: %w", err)
+	d, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("make dynamic client: %w", err)
 	}
-	return nil
+	return cfg, client, d, nil
 }

@@ -4,17 +4,20 @@
 package node
 
 import (
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
 )
 
-// controlPlane are the programs that start at once.
+// runtime is the program that starts on every node at once.
+func (n *node) runtime() []supervise.Program {
+	return []supervise.Program{n.program("containerd", "--config="+n.Own("containerd.toml"))}
+}
+
+// controlPlane are the programs that the others wait for.
 func (n *node) controlPlane() []supervise.Program {
 	return []supervise.Program{
 		n.program("etcd", "--data-dir="+n.Path("etcd"),
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 			"--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync"),
-		n.program("containerd", "--config="+n.Path("containerd.toml")),
 		n.program("kube-apiserver", n.apiserver()...),
 	}
 }
@@ -43,20 +46,27 @@ func (n *node) apiserver() []string {
 
 // workers are the programs that need the API server to be there.
 func (n *node) workers() []supervise.Program {
-	plugins := n.Path("volumeplugins")
+	all := []supervise.Program{
+		n.program("kubelet",
+			"--config="+n.Own("kubelet.yaml"), "--kubeconfig="+n.Own("kubelet.kubeconfig"),
+			"--hostname-override="+n.Host(), "--node-ip="+n.IP()),
+		n.program("kube-proxy", "--config="+n.Own("kube-proxy.yaml")),
+	}
+	if n.ControlPlane() {
+		all = append(all, n.managers()...)
+	}
+	return all
+}
+
+func (n *node) managers() []supervise.Program {
 	return []supervise.Program{
 		n.program("kube-controller-manager",
 			"--kubeconfig="+n.Path("controller-manager.kubeconfig"),
 			"--service-account-private-key-file="+n.Path("pki", "sa.key"), "--root-ca-file="+n.Path("pki", "ca.crt"),
 			"--cluster-signing-cert-file="+n.Path("pki", "ca.crt"), "--cluster-signing-key-file="+n.Path("pki", "ca.key"),
 			"--use-service-account-credentials", "--leader-elect=false",
-			"--allocate-node-cidrs", "--cluster-cidr="+n.PodCIDR(), "--service-cluster-ip-range="+n.ServiceCIDR(),
-			"--flex-volume-plugin-dir="+plugins, "--kube-api-qps=300", "--kube-api-burst=600"),
+			"--flex-volume-plugin-dir="+n.Path("volumeplugins"), "--kube-api-qps=300", "--kube-api-burst=600"),
 		n.program("kube-scheduler", "--kubeconfig="+n.Path("scheduler.kubeconfig"), "--leader-elect=false"),
-		n.program("kubelet",
-			"--config="+n.Path("kubelet.yaml"), "--kubeconfig="+n.Path("kubelet.kubeconfig"),
-			"--hostname-override="+spec.Node, "--node-ip="+n.NodeIP()),
-		n.program("kube-proxy", "--config="+n.Path("kube-proxy.yaml")),
 	}
 }
 

@@ -10,16 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/enforce"
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/loadbalancer"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/nft"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/policy"
 )
 
-// serve starts what the cluster's provider does elsewhere, within this process.
+// serve starts what an agent of the network provider does elsewhere, within this process.
 func (n *node) serve(ctx context.Context, services *errgroup.Group) {
-	services.Go(func() error {
-		return loadbalancer.Run(ctx, n.client, netip.MustParsePrefix(n.LoadBalancerCIDR()))
-	})
 	if !n.Policy.Disabled {
 		services.Go(func() error { return enforce.Run(ctx, n.client, n.enforcement()) })
 	}
@@ -33,11 +29,14 @@ func (n *node) enforcement() enforce.Options {
 		BeforeTranslation: n.Policy.Translation == "before",
 	}
 	o := enforce.Options{
+		Node:    n.Host(),
 		Window:  n.Policy.Window,
 		Program: func(r policy.Rules) error { return nft.Program(r, settings) },
 	}
 	if n.Policy.Blocks == "not-node" {
-		o.Compile.NotBlocks = []netip.Prefix{netip.MustParsePrefix(n.NodeIP() + "/32")}
+		for _, m := range n.Machines() {
+			o.Compile.NotBlocks = append(o.Compile.NotBlocks, netip.MustParsePrefix(m.IP()+"/32"))
+		}
 	}
 	return o
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
@@ -43,7 +44,7 @@ func (n *node) importImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.say(Step, "containerd answers")
+	n.step("containerd answers")
 	images, err := filepath.Glob(n.Binary("images/*.tar"))
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
@@ -52,7 +53,7 @@ func (n *node) importImages(ctx context.Context) error {
 		if err := n.ctr(ctx, "--namespace=k8s.io", "images", "import", "--local", i); err != nil {
 			return fmt.Errorf("import %s: %w", i, err)
 		}
-		n.say(Step, "imported "+filepath.Base(i))
+		n.step("imported " + filepath.Base(i))
 	}
 	return nil
 }
@@ -72,17 +73,32 @@ func (n *node) awaitAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.say(Step, "API server is ready")
+	n.step("API server is ready")
+	return nil
+}
+
+// register makes the node known with the pods' network that it has; nobody else
+// gives networks to nodes. The kubelet finds it and says how it is. A node that
+// starts again is known already.
+func (n *node) register(ctx context.Context) error {
+	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Host()}}
+	o.Spec.PodCIDR, o.Spec.PodCIDRs = n.PodSubnet(), []string{n.PodSubnet()}
+	_, err := n.client.CoreV1().Nodes().Create(ctx, o, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("register %s: %w", n.Host(), err)
+	}
 	return nil
 }
 
 func (n *node) awaitNode(ctx context.Context) error {
-	if err := n.deployDNS(ctx); err != nil {
-		return err
+	if n.ControlPlane() {
+		if err := n.deployDNS(ctx); err != nil {
+			return err
+		}
+		n.step("DNS deployed")
 	}
-	n.say(Step, "DNS deployed")
 	err := until(ctx, "the node", func(ctx context.Context) error {
-		o, err := n.client.CoreV1().Nodes().Get(ctx, spec.Node, metav1.GetOptions{})
+		o, err := n.client.CoreV1().Nodes().Get(ctx, n.Host(), metav1.GetOptions{})
 		if err != nil {
 			return err //nolint:wrapcheck // wrapped by until
 		}
@@ -91,12 +107,12 @@ func (n *node) awaitNode(ctx context.Context) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("node %s is not ready", spec.Node)
+		return fmt.Errorf("node %s is not ready", n.Host())
 	})
 	if err != nil {
 		return err
 	}
-	n.say(Step, "node is ready")
+	n.step("node is ready")
 	return until(ctx, "the default service account", func(ctx context.Context) error {
 		_, err := n.client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err //nolint:wrapcheck // wrapped by until
@@ -134,6 +150,6 @@ func (n *node) awaitDNS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.say(Step, "DNS answers")
+	n.step("DNS answers")
 	return nil
 }

@@ -92,9 +92,8 @@ func Programs(c spec.Cluster) []supervise.Program {
 	for _, h := range Hosts() {
 		file := func(ext string) string { return c.Path("outside", h.Name+ext) }
 		all = append(all, supervise.Program{
-			Name:  "outside-" + h.Name,
-			Path:  c.TestApp,
-			Netns: spec.OutsideNetns,
+			Name: "outside-" + h.Name,
+			Path: c.TestApp,
 			Args: []string{
 				"serve", "--name", h.Name, "--bind", h.Address, "--log", file(".jsonl"),
 				"--http", ":80", "--https", ":443", "--cert", file(".crt"), "--key", file(".key"),

@@ -19,24 +19,21 @@ import (
 	"time"
 )
 
-// MaxIndex is the last index whose pod network still is one: 10.255.0.0/24.
+// MaxIndex is the last index whose pod network still is one: 10.255.0.0/16.
 const MaxIndex = 11
-
-// Node is the name of the only node of every cluster.
-const Node = "node1"
 
 // ContainerdSocket is containerd's socket as seen inside the cell. It is below
 // /run because a socket's path must be short, which a work directory's is not.
 const ContainerdSocket = "/run/ctd/containerd.sock"
 
-// OutsideNetns is the path inside the cell of the network namespace that plays
-// the router and everything beyond it.
-const OutsideNetns = "/run/netns/outside"
+// ControlSocket is where a cell's supervisor takes commands, as seen inside it.
+const ControlSocket = "/run/devcluster.sock"
 
 // Cluster is everything that is decided before anything is started.
 type Cluster struct {
 	Name    string   `json:"name"`
 	Index   int      `json:"index"`
+	Nodes   int      `json:"nodes"`
 	Dir     string   `json:"dir"`     // absolute; belongs to this cluster alone
 	Bin     string   `json:"bin"`     // absolute; see package binaries
 	Images  []string `json:"images"`  // archives imported while the cluster starts
@@ -68,6 +65,9 @@ func (c Cluster) Validate() error {
 	if c.Index < 0 || c.Index > MaxIndex {
 		errs = append(errs, fmt.Errorf("index %d: want 0 to %d", c.Index, MaxIndex))
 	}
+	if c.Nodes < 1 || c.Nodes > MaxNodes {
+		errs = append(errs, fmt.Errorf("nodes %d: want 1 to %d", c.Nodes, MaxNodes))
+	}
 	if !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Bin) {
 		errs = append(errs, fmt.Errorf("directories %q and %q: want absolute paths", c.Dir, c.Bin))
 	}
@@ -93,14 +93,14 @@ func (c Cluster) Path(elem ...string) string {
 // Binary is a program of the cluster.
 func (c Cluster) Binary(name string) string { return filepath.Join(c.Bin, name) }
 
-// NodeIP is the node's address, on which the API server listens too.
-func (c Cluster) NodeIP() string { return fmt.Sprintf("10.88.%d.1", c.Index) }
+// NodeIP is the first node's address, on which the API server listens too.
+func (c Cluster) NodeIP() string { return Node{Cluster: c, Number: 1}.IP() }
 
-// RouterIP is the address of the outside on the node's link.
+// RouterIP is the address of the outside on the nodes' network.
 func (c Cluster) RouterIP() string { return fmt.Sprintf("10.88.%d.254", c.Index) }
 
-// PodCIDR is the network of the node's pods.
-func (c Cluster) PodCIDR() string { return fmt.Sprintf("10.%d.0.0/24", 244+c.Index) }
+// PodCIDR is the network of all pods.
+func (c Cluster) PodCIDR() string { return fmt.Sprintf("10.%d.0.0/16", 244+c.Index) }
 
 // ServiceCIDR is the network of cluster IPs.
 func (c Cluster) ServiceCIDR() string { return c.serviceNet() + ".0.0/16" }
@@ -114,7 +114,7 @@ func (c Cluster) DNSServiceIP() string { return c.serviceNet() + ".0.10" }
 // LoadBalancerCIDR is where Services of type LoadBalancer get their addresses.
 func (c Cluster) LoadBalancerCIDR() string { return fmt.Sprintf("198.18.%d.0/24", c.Index) }
 
-// Networks are the cluster's networks beyond its node's own address.
+// Networks are the cluster's networks beyond its nodes' own addresses.
 func (c Cluster) Networks() []string {
 	return []string{c.PodCIDR(), c.ServiceCIDR(), c.LoadBalancerCIDR()}
 }
@@ -131,6 +131,9 @@ func (c Cluster) Cgroup() string {
 	h.Write([]byte(c.Dir))
 	return fmt.Sprintf("devcluster-%s-%08x", c.Name, h.Sum32())
 }
+
+// KeeperSocket is where the cluster's keeper takes commands. It is no file's name.
+func (c Cluster) KeeperSocket() string { return "@" + c.Cgroup() }
 
 const file = "cluster.json"
 

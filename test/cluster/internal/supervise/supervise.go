@@ -2,87 +2,100 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package supervise keeps programs running: one log file each, started again a
-// second after they end, and a file that says how they are.
+// second after they end unless they are held, and a file that says how they are.
 package supervise
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/control"
 )
 
 const restartDelay = time.Second
 
 // Program is one program to keep running.
 type Program struct {
-	Name  string
-	Path  string
-	Args  []string
-	Netns string // path of the network namespace to run in; empty is the caller's
-}
-
-// Status is how a program is, for people.
-type Status struct {
-	Name     string    `json:"name"`
-	PID      int       `json:"pid"` // in the cell
-	Since    time.Time `json:"since"`
-	Restarts int       `json:"restarts"`
-	Last     string    `json:"last,omitempty"` // how it ended last
-}
-
-// State is what the state file holds.
-type State struct {
-	Ready    bool     `json:"ready"`
-	Failure  string   `json:"failure,omitempty"`
-	Programs []Status `json:"programs"`
+	Name string
+	Path string
+	Args []string
 }
 
 // Group runs programs in one directory.
 type Group struct {
-	dir  string
-	logs string
+	dir, logs string
 
 	mu    sync.Mutex
-	state map[string]*Status
-	head  State
+	state State
+	all   map[string]*runner
 	wait  sync.WaitGroup
 }
 
-// NewGroup runs programs in dir and writes logs and state below it.
-func NewGroup(dir string) *Group {
-	return &Group{dir: dir, logs: filepath.Join(dir, "logs"), state: map[string]*Status{}}
+// runner is one program's. The group's lock is for its fields.
+type runner struct {
+	status  Status
+	process *os.Process   // while it runs
+	ended   chan struct{} // closed when that process has
+	wake    chan struct{} // says that status.Held has changed, or should be thought of as if
+}
+
+// NewGroup runs programs in dir, writes their logs to logs, and its state to dir.
+func NewGroup(dir, logs string) *Group {
+	return &Group{dir: dir, logs: logs, all: map[string]*runner{}}
 }
 
 // Start keeps the program running until the context ends.
 func (g *Group) Start(ctx context.Context, p Program) {
+	r := &runner{status: Status{Name: p.Name}, wake: make(chan struct{}, 1)}
 	g.mu.Lock()
-	g.state[p.Name] = &Status{Name: p.Name}
+	g.all[p.Name] = r
 	g.mu.Unlock()
 	g.wait.Go(func() {
 		for ctx.Err() == nil {
-			g.note(p.Name, func(s *Status) { s.Since = time.Now() })
-			err := g.once(ctx, p)
-			g.note(p.Name, func(s *Status) { s.PID, s.Last, s.Restarts = 0, fmt.Sprint(err), s.Restarts+1 })
-			select {
-			case <-ctx.Done():
-			case <-time.After(restartDelay):
-			}
+			err := g.once(ctx, p, r)
+			g.change(func() {
+				r.status.PID, r.status.Last, r.status.Restarts = 0, fmt.Sprint(err), r.status.Restarts+1
+				if r.process != nil {
+					r.process = nil
+					close(r.ended)
+				}
+			})
+			g.pause(ctx, r)
 		}
 	})
+}
+
+// pause returns when the program is to start again: after a second, when it is
+// told to, but not while it is held.
+func (g *Group) pause(ctx context.Context, r *runner) {
+	delay := time.After(restartDelay)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-delay:
+		case <-r.wake:
+		}
+		g.mu.Lock()
+		held := r.status.Held
+		g.mu.Unlock()
+		if !held {
+			return
+		}
+	}
 }
 
 // Wait returns when all programs have ended, which they do with their contexts.
 func (g *Group) Wait() { g.wait.Wait() }
 
-func (g *Group) once(ctx context.Context, p Program) error {
+func (g *Group) once(ctx context.Context, p Program, r *runner) error {
 	log, err := os.OpenFile(filepath.Join(g.logs, p.Name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
@@ -90,65 +103,58 @@ func (g *Group) once(ctx context.Context, p Program) error {
 	defer log.Close()
 	c := exec.CommandContext(ctx, p.Path, p.Args...)
 	c.Dir, c.Stdout, c.Stderr = g.dir, log, log
-	start := c.Start
-	if p.Netns != "" {
-		start = func() error { return wiring.Within(p.Netns, c.Start) }
-	}
-	if err := start(); err != nil {
+	if err := c.Start(); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	g.note(p.Name, func(s *Status) { s.PID = c.Process.Pid })
+	g.change(func() {
+		r.process, r.ended = c.Process, make(chan struct{})
+		r.status.PID, r.status.Since = c.Process.Pid, time.Now()
+		if r.status.Held { // since a moment ago
+			_ = c.Process.Kill()
+		}
+	})
 	if err := c.Wait(); err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
 	return nil
 }
 
-func (g *Group) note(name string, change func(*Status)) {
+// Do does what a command asks to one of the programs. One that is killed has ended
+// when Do returns; other signals may be ignored, and are not waited for.
+func (g *Group) Do(q control.Request) error {
+	ended, err := g.do(q)
+	if ended != nil && q.Signal == syscall.SIGKILL {
+		<-ended
+	}
+	return err
+}
+
+func (g *Group) do(q control.Request) (ended <-chan struct{}, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	change(g.state[name])
-	g.save()
-}
-
-// Ready records that everything is up, or why it never will be.
-func (g *Group) Ready(err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.head.Ready = err == nil
-	if err != nil {
-		g.head.Failure = err.Error()
+	defer g.save()
+	r, ok := g.all[q.Name]
+	if !ok {
+		return nil, fmt.Errorf("there is no program %s here", q.Name)
 	}
-	g.save()
-}
-
-// save is called with the lock held. The file is for people: if it cannot be
-// written, the cluster works all the same.
-func (g *Group) save() {
-	s := g.head
-	for _, p := range g.state {
-		s.Programs = append(s.Programs, *p)
+	r.status.Held = q.Hold
+	if r.process == nil {
+		if q.Start {
+			select {
+			case r.wake <- struct{}{}:
+			default: // has been told already
+			}
+		}
+		if q.Start || q.Hold {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("%s does not run", q.Name)
 	}
-	sort.Slice(s.Programs, func(i, j int) bool { return s.Programs[i].Name < s.Programs[j].Name })
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return
+	if q.Start {
+		return nil, nil
 	}
-	tmp := filepath.Join(g.dir, ".state.json")
-	if os.WriteFile(tmp, b, 0o644) == nil {
-		_ = os.Rename(tmp, filepath.Join(g.dir, "state.json"))
+	if err := r.process.Signal(q.Signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return nil, fmt.Errorf("signal %s: %w", q.Name, err)
 	}
-}
-
-// Read reads the state of the group that runs, or ran, in dir.
-func Read(dir string) (State, error) {
-	var s State
-	b, err := os.ReadFile(filepath.Join(dir, "state.json"))
-	if err != nil {
-		return s, fmt.Errorf("read state: %w", err)
-	}
-	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("parse state: %w", err)
-	}
-	return s, nil
+	return r.ended, nil
 }

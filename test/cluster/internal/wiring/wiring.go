@@ -1,12 +1,15 @@
 // Copyright The Isthmus Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wiring lays the cell's network: the node, a link to a second network
-// namespace that is the router and all hosts beyond it, and the routes between.
+// Package wiring lays a cluster's network: a namespace that is the router and all
+// hosts beyond it, one for each node, and the links and routes between them.
 //
-//	pods ─ptp─ node 10.88.I.1 ─node0─────outside0─ 10.88.I.254 router, 203.0.113.x
+//	pods ─ptp─ node1 10.88.I.1 ─node0──┐
+//	                                   ├─ bridge 10.88.I.254 router, 203.0.113.x
+//	pods ─ptp─ node2 10.88.I.2 ─node0──┘
 //
-// Nothing of it touches the host's network.
+// Nothing of it touches the host's network. The namespaces last as long as the
+// files that hold them and the processes in them.
 package wiring
 
 import (
@@ -22,130 +25,206 @@ import (
 )
 
 const (
-	nodeLink    = "node0"
-	outsideLink = "outside0"
+	nodeLink = "node0"   // a node's only link; the router's end of it is named like the node
+	bridge   = "bridge0" // the router's end of all of them
 )
 
-// Lay makes the network of the cell that the caller is in. hosts are addresses of
-// the outside.
-func Lay(c spec.Cluster, hosts []string) error {
+// Outside makes the network namespace of the router. hosts are addresses of those
+// beyond it.
+func Outside(c spec.Cluster, hosts []string) (*os.File, error) {
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	if err := within(ns, func(h *netlink.Handle) error { return layOutside(h, c, hosts) }); err != nil {
+		ns.Close()
+		return nil, fmt.Errorf("lay the outside: %w", err)
+	}
+	return ns, nil
+}
+
+func layOutside(h *netlink.Handle, c spec.Cluster, hosts []string) error {
 	if err := forward(); err != nil {
 		return err
 	}
-	if err := newNamespace(spec.OutsideNetns); err != nil {
-		return err
-	}
-	out, err := os.Open(spec.OutsideNetns)
-	if err != nil {
-		return fmt.Errorf("open the outside: %w", err)
-	}
-	defer out.Close()
-	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer node.Close()
-	if err := layNode(node, c, int(out.Fd())); err != nil {
-		return err
-	}
-	if err := Within(spec.OutsideNetns, func() error { return layOutside(c, hosts) }); err != nil {
-		return err
-	}
-	// Only now: a route needs its link up, and a link comes up with its peer.
-	return route(node, nodeLink, "0.0.0.0/0", c.RouterIP())
-}
-
-func layNode(h *netlink.Handle, c spec.Cluster, outside int) error {
-	if err := up(h, "lo"); err != nil {
-		return err
-	}
-	veth := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: nodeLink},
-		PeerName:      outsideLink,
-		PeerNamespace: netlink.NsFd(outside),
-	}
-	if err := h.LinkAdd(veth); err != nil {
-		return fmt.Errorf("add link %s: %w", nodeLink, err)
-	}
-	if err := address(h, nodeLink, c.NodeIP()+"/24"); err != nil {
-		return err
-	}
-	return up(h, nodeLink)
-}
-
-func layOutside(c spec.Cluster, hosts []string) error {
-	if err := forward(); err != nil {
-		return err
-	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer h.Close()
 	for _, ip := range hosts {
 		if err := address(h, "lo", ip+"/32"); err != nil {
 			return err
 		}
 	}
-	if err := address(h, outsideLink, c.RouterIP()+"/24"); err != nil {
+	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: hardware(c, 0xfe)}}); err != nil {
+		return fmt.Errorf("add bridge: %w", err)
+	}
+	if err := address(h, bridge, c.RouterIP()+"/24"); err != nil {
 		return err
 	}
-	for _, l := range []string{"lo", outsideLink} {
+	for _, l := range []string{"lo", bridge} {
 		if err := up(h, l); err != nil {
-			return err
-		}
-	}
-	for _, dst := range c.Networks() {
-		if err := route(h, outsideLink, dst, c.NodeIP()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Connect makes the network namespace of a node and plugs it into the router's,
+// in place of one of that name that is gone.
+func Connect(n spec.Node, outside *os.File) (*os.File, error) {
+	// The kernel takes its time to remove the links of a node that has ended.
+	if err := within(outside, func(h *netlink.Handle) error { return unplug(h, n.Host()) }); err != nil {
+		return nil, fmt.Errorf("disconnect %s: %w", n.Host(), err)
+	}
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	err = within(ns, func(h *netlink.Handle) error { return layNode(h, n, int(outside.Fd())) })
+	if err == nil {
+		err = within(outside, func(h *netlink.Handle) error { return plug(h, n) })
+	}
+	if err == nil { // only now: a route needs its link up, and a link comes up with its peer
+		err = within(ns, func(h *netlink.Handle) error { return routes(h, n) })
+	}
+	if err != nil {
+		ns.Close()
+		return nil, fmt.Errorf("connect %s: %w", n.Host(), err)
+	}
+	return ns, nil
+}
+
+func unplug(h *netlink.Handle, link string) error {
+	all, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range all {
+		if l.Attrs().Name == link {
+			return h.LinkDel(l) //nolint:wrapcheck // the caller says what of
+		}
+	}
+	return nil
+}
+
+func layNode(h *netlink.Handle, n spec.Node, outside int) error {
+	if err := forward(); err != nil {
+		return err
+	}
+	if err := up(h, "lo"); err != nil {
+		return err
+	}
+	err := h.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: nodeLink, HardwareAddr: hardware(n.Cluster, n.Number)},
+		PeerName:      n.Host(),
+		PeerNamespace: netlink.NsFd(outside),
+	})
+	if err != nil {
+		return fmt.Errorf("add link: %w", err)
+	}
+	if err := address(h, nodeLink, n.IP()+"/24"); err != nil {
+		return err
+	}
+	return up(h, nodeLink)
+}
+
+// hardware is the address of a link whose neighbours must not notice that it was
+// made anew: a node's when the node starts again, the bridge's when it gets a port.
+func hardware(c spec.Cluster, host int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 0x88, 0, 0, byte(c.Index), byte(host)} //nolint:gosec // small numbers
+}
+
+// plug puts the node's link into the bridge and its networks behind it. The first
+// node answers for Services, to those who come from outside.
+func plug(h *netlink.Handle, n spec.Node) error {
+	port, err := h.LinkByName(n.Host())
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", n.Host(), err)
+	}
+	master, err := h.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("find bridge: %w", err)
+	}
+	if err := h.LinkSetMaster(port, master); err != nil {
+		return fmt.Errorf("add port to bridge: %w", err)
+	}
+	if err := h.LinkSetUp(port); err != nil {
+		return fmt.Errorf("set link %s up: %w", n.Host(), err)
+	}
+	networks := []string{n.PodSubnet()}
+	if n.ControlPlane() {
+		networks = append(networks, n.ServiceCIDR(), n.LoadBalancerCIDR())
+	}
+	for _, dst := range networks {
+		if err := route(h, bridge, dst, n.IP()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// routes lead out of a node: to the other nodes' pods, and by the router to all else.
+func routes(h *netlink.Handle, n spec.Node) error {
+	for _, o := range n.Machines() {
+		if o.Number == n.Number {
+			continue
+		}
+		if err := route(h, nodeLink, o.PodSubnet(), o.IP()); err != nil {
+			return err
+		}
+	}
+	return route(h, nodeLink, "0.0.0.0/0", n.RouterIP())
+}
+
 // Within calls f on a thread that is in the network namespace at path. Processes
 // and sockets that f starts and opens stay there.
 func Within(path string, f func() error) error {
+	ns, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		result <- func() error {
-			ns, err := os.Open(path)
-			if err != nil {
-				return fmt.Errorf("open network namespace: %w", err)
-			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", path, err)
-			}
-			return f()
-		}()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter network namespace %s: %w", path, err)
+			return
+		}
+		result <- f()
 	}()
 	return <-result
 }
 
-// newNamespace makes a network namespace and keeps it by a mount at path, which
-// is also how ip(8) finds it.
-func newNamespace(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
-	if err != nil {
-		return fmt.Errorf("make file for network namespace: %w", err)
+func within(ns *os.File, f func(*netlink.Handle) error) error {
+	return Within(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		defer h.Close()
+		return f(h)
+	})
+}
+
+// newNamespace makes a network namespace, which the file holds.
+func newNamespace() (*os.File, error) {
+	type result struct {
+		ns  *os.File
+		err error
 	}
-	f.Close()
-	result := make(chan error)
+	made := make(chan result)
 	go func() {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // never unlocked, as above
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("make network namespace: %w", err)
+			made <- result{err: fmt.Errorf("make network namespace (are you root?): %w", err)}
 			return
 		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			result <- fmt.Errorf("keep network namespace at %s: %w", path, err)
-			return
+		ns, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			err = fmt.Errorf("hold network namespace: %w", err)
 		}
-		result <- nil
+		made <- result{ns, err}
 	}()
-	return <-result
+	r := <-made
+	return r.ns, r.err
 }
 
 // forward lets the caller's network namespace pass IPv4 on. Of IPv6 there are

@@ -1,7 +1,8 @@
 // Copyright The Isthmus Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+// Package cgroup makes and removes the cgroups that a cluster's pods run in.
+package cgroup
 
 import (
 	"context"
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
+const root = "/sys/fs/cgroup"
 
 // hierarchies are the mounted cgroup hierarchies of one kind, cgroup for v1 or
 // cgroup2, by their directories.
@@ -25,14 +26,15 @@ func hierarchies(kind string) ([]string, error) {
 	var dirs []string
 	for line := range strings.Lines(string(mounts)) {
 		f := strings.Fields(line)
-		if len(f) > 2 && f[2] == kind && filepath.Dir(f[1]) == cgroupRoot {
+		if len(f) > 2 && f[2] == kind && filepath.Dir(f[1]) == root {
 			dirs = append(dirs, f[1])
 		}
 	}
 	return dirs, nil
 }
 
-func makeCgroups(name string) error {
+// Make makes the cgroup, whose parent has to be there, in every hierarchy.
+func Make(name string) error {
 	dirs, err := hierarchies("cgroup")
 	if err != nil {
 		return err
@@ -41,26 +43,26 @@ func makeCgroups(name string) error {
 		return errors.New("this machine has no cgroup v1, without which the cluster has not been tried")
 	}
 	for _, d := range dirs {
-		if err := os.MkdirAll(filepath.Join(d, name), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(d, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
 	// A new cpuset has no CPU and no memory, and nothing can be put into it.
 	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-		b, err := os.ReadFile(filepath.Join(cgroupRoot, "cpuset", f))
+		b, err := os.ReadFile(filepath.Join(root, "cpuset", f))
 		if err != nil {
 			return fmt.Errorf("read %s: %w", f, err)
 		}
-		if err := os.WriteFile(filepath.Join(cgroupRoot, "cpuset", name, f), b, 0); err != nil {
+		if err := os.WriteFile(filepath.Join(root, "cpuset", name, f), b, 0); err != nil {
 			return fmt.Errorf("write %s: %w", f, err)
 		}
 	}
 	return nil
 }
 
-// removeCgroups tries until the kernel has let go of the processes that were in
+// Remove tries until the kernel has let go of the processes that were in
 // them or the context ends.
-func removeCgroups(ctx context.Context, name string) error {
+func Remove(ctx context.Context, name string) error {
 	dirs, err := hierarchies("cgroup")
 	if err != nil {
 		return err
