@@ -125,6 +125,7 @@ func (c *Call) until(check func(probe.Result) error) probe.Result {
 		c.pod.lab.t.Fatalf("%s%s: %v", c.name, c.ask, err)
 	}
 	c.pod.lab.settled(c.ask, last)
+	c.agree(last)
 	return last
 }
 

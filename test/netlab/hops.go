@@ -17,32 +17,47 @@ import (
 // filter chain was chosen.
 func (l *Lab) Hop(r probe.Result) probe.Hop {
 	l.t.Helper()
-	var out probe.Hop
+	var hops []probe.Hop
 	l.must(await(patience, func() error {
-		for _, p := range l.pods {
-			if h, ok := p.hop(r); ok {
-				out = h
-				return nil
-			}
+		if hops = l.hops(r); len(hops) == 0 {
+			return fmt.Errorf("no proxy has noted a connection from %s", r.Local)
 		}
-		return fmt.Errorf("no proxy has noted a connection from %s", r.Local)
+		return nil
 	}))
+	return hops[0]
+}
+
+// hops are what proxies have noted of a request so far, in its order. A hop within
+// a gateway, from one of its listeners to another, ends the list.
+func (l *Lab) hops(r probe.Result) []probe.Hop {
+	var out []probe.Hop
+	for from, to := r.Local, r.Remote; from != ""; {
+		h, ok := l.hop(from, to)
+		if !ok {
+			break
+		}
+		out = append(out, h)
+		from, to = h.Left, h.Upstream
+	}
 	return out
 }
 
-// hop is the last one of that connection, for ports are used again.
-func (p *Pod) hop(r probe.Result) (out probe.Hop, found bool) {
-	if p.agent == nil {
-		return out, false
-	}
-	b, err := os.ReadFile(p.agent.log)
-	p.lab.must(err)
-	for line := range strings.Lines(string(b)) {
-		if !strings.Contains(line, r.Local) {
+// hop is the last one of that connection, for ports are used again: also at once, by
+// an application and its proxy, so that it takes both ends to tell.
+func (l *Lab) hop(downstream, original string) (out probe.Hop, found bool) {
+	for _, p := range l.pods {
+		if p.agent == nil {
 			continue
 		}
-		if h, ok := probe.ParseHop(p.Name, line); ok && h.Downstream == r.Local {
-			out, found = h, true
+		b, err := os.ReadFile(p.agent.log)
+		l.must(err)
+		for line := range strings.Lines(string(b)) {
+			if !strings.Contains(line, downstream) {
+				continue
+			}
+			if h, ok := probe.ParseHop(p.Name, line); ok && h.Downstream == downstream && h.Original == original {
+				out, found = h, true
+			}
 		}
 	}
 	return out, found

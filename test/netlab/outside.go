@@ -107,7 +107,7 @@ func (l *Lab) Host(names ...string) *Pod {
 	ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(len(l.hosts) + 1)})
 	cert, key, err := l.outside.issue(names...)
 	l.must(err)
-	p := &Pod{lab: l, PodSpec: PodSpec{Name: fmt.Sprintf("outside-%d", len(l.hosts)+1), Namespace: "outside"}, IP: ip}
+	p := &Pod{lab: l, PodSpec: PodSpec{Name: fmt.Sprintf("outside-%d", len(l.hosts)+1), Namespace: "outside"}, IP: ip, Hosts: names}
 	p.space, err = l.space(ip, "outside")
 	l.must(err)
 	p.app, err = start(p.space, program{name: p.Name, uid: uidApp, dir: l.dir, args: append(

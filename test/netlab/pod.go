@@ -51,7 +51,9 @@ type PodSpec struct {
 // Pod is a pod of the lab, or a host outside of it.
 type Pod struct {
 	PodSpec
-	IP    netip.Addr
+	IP netip.Addr
+	// Hosts are the names of a host outside.
+	Hosts []string
 	lab   *Lab
 	space *space
 	root  string

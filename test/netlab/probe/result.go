@@ -65,9 +65,11 @@ type Hop struct {
 	// who called, and where to before it was redirected.
 	Downstream string `json:"downstream"`
 	Original   string `json:"original"`
-	// Cluster and Upstream say where it went on to, Route by which route.
+	// Cluster and Upstream say where it went on to, Route by which route, and Left
+	// from which address: the next hop's Downstream.
 	Cluster  string `json:"cluster"`
 	Upstream string `json:"upstream"`
+	Left     string `json:"left"`
 	Route    string `json:"route"`
 	Code     int    `json:"code"`
 	Flags    string `json:"flags"`
@@ -78,7 +80,7 @@ type Hop struct {
 
 // LogFormat makes a proxy note hops, and what helps people besides.
 const LogFormat = `{"downstream":"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%","original":"%DOWNSTREAM_LOCAL_ADDRESS%",` +
-	`"cluster":"%UPSTREAM_CLUSTER%","upstream":"%UPSTREAM_HOST%","route":"%ROUTE_NAME%",` +
+	`"cluster":"%UPSTREAM_CLUSTER%","upstream":"%UPSTREAM_HOST%","left":"%UPSTREAM_LOCAL_ADDRESS%","route":"%ROUTE_NAME%",` +
 	`"code":"%RESPONSE_CODE%","flags":"%RESPONSE_FLAGS%","peer":"%DOWNSTREAM_PEER_URI_SAN%","sni":"%REQUESTED_SERVER_NAME%",` +
 	`"method":"%REQ(:METHOD)%","path":"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%","authority":"%REQ(:AUTHORITY)%","protocol":"%PROTOCOL%",` +
 	`"details":"%RESPONSE_CODE_DETAILS%","failure":"%UPSTREAM_TRANSPORT_FAILURE_REASON%","termination":"%CONNECTION_TERMINATION_DETAILS%"}`

@@ -1,0 +1,204 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
+	"github.com/isthmus-mesh/isthmus/test/simulation"
+)
+
+// agree holds what came of a request against what the evaluator makes of the
+// configuration that the proxies have: the answer, and at each proxy on the way
+// the route, the cluster, the endpoint and the caller's name must be those of one
+// of the journeys that it allows. A difference is the test's failure, with every
+// journey explained.
+func (c *Call) agree(r probe.Result) {
+	l := c.pod.lab
+	l.t.Helper()
+	if r.Local == "" {
+		return // there was no connection
+	}
+	if c.compare(r, l.world()) == nil {
+		return
+	}
+	if err := c.agreeAtRest(); err != nil {
+		l.t.Errorf("%s%s: what happened is not what the configuration says: %v", c.name, c.ask, err)
+	}
+}
+
+// agreeAtRest asks again and compares, with the same configuration in every proxy
+// before and after. The request in between that is not compared makes sure that
+// Envoy's workers have what its main thread tells of: they take news and
+// connections in turn.
+func (c *Call) agreeAtRest() error {
+	var difference error
+	err := await(patience, func() error {
+		before, err := c.pod.lab.still()
+		if err != nil {
+			return err
+		}
+		rs, err := c.try(2)
+		if err != nil {
+			return err
+		}
+		difference = c.compare(rs[1], before)
+		return before.inMotion()
+	})
+	return errors.Join(err, difference)
+}
+
+// noted is how long a proxy may take to write its access log.
+const noted = 5 * time.Second
+
+// compare looks for a journey that fits; an error explains all that do not.
+func (c *Call) compare(r probe.Result, w *world) error {
+	ask, err := c.request(r)
+	if err != nil {
+		return err
+	}
+	all := simulation.Walk(w, simulation.Sender{Machine: c.pod.Name}, ask)
+	if !slices.ContainsFunc(all, func(j simulation.Journey) bool { return len(j.Hops) > 0 }) {
+		return nil // no proxy had a say
+	}
+	fitting := slices.DeleteFunc(slices.Clone(all), func(j simulation.Journey) bool { return !c.allows(j, r) })
+	if len(fitting) == 0 {
+		return fmt.Errorf("the application got %s", explained(all, r, nil))
+	}
+	var hops []probe.Hop
+	err = await(noted, func() error {
+		hops = c.pod.lab.hops(r)
+		if !slices.ContainsFunc(fitting, func(j simulation.Journey) bool { return sameWay(j, hops) }) {
+			return errors.New("no journey went that way")
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: the application got %s", err, explained(all, r, hops))
+	}
+	return nil
+}
+
+func explained(js []simulation.Journey, r probe.Result, hops []probe.Hop) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ok=%t status=%d by=%q %s", r.OK, r.Status, r.By(), r.Error)
+	for _, h := range hops {
+		fmt.Fprintf(&b, "\nnoted: %+v", h)
+	}
+	for i, j := range js {
+		fmt.Fprintf(&b, "\nallowed, %d of %d:\n%s", i+1, len(js), j.Explain())
+	}
+	return b.String()
+}
+
+// allows tells whether a journey may have given this result.
+func (c *Call) allows(j simulation.Journey, r probe.Result) bool {
+	a := j.Answer
+	if a.Undecided != "" {
+		return false
+	}
+	if a.After >= c.timeout() {
+		a = simulation.Answer{Closed: true}
+	}
+	switch {
+	case a.OK() != r.OK:
+		return false
+	case !a.OK() && (a.Closed || c.ask.Protocol == probe.GRPC || c.ask.Protocol == probe.WS || c.ask.Protocol == probe.TCP):
+		return r.Status == 0
+	case a.By != "" && a.By != "agent" && r.OK && a.By != r.By() && r.By() != "":
+		return false
+	}
+	return r.Status == 0 || a.Status == r.Status
+}
+
+// timeout is testapp's, unless a flag says another.
+func (c *Call) timeout() time.Duration {
+	if i := slices.Index(c.flags, "--timeout"); i >= 0 {
+		if d, err := time.ParseDuration(c.flags[i+1]); err == nil {
+			return d
+		}
+	}
+	return 3 * time.Second
+}
+
+// sameWay tells whether what proxies noted is a journey's way. A proxy that only
+// closes a connection need not have noted it, and what goes on within a gateway
+// is not followed.
+func sameWay(j simulation.Journey, hops []probe.Hop) bool {
+	for _, want := range j.Hops {
+		o := want.Outcome
+		switch {
+		case !o.Logged && o.Verdict != simulation.Closed:
+			return len(hops) == 0
+		case len(hops) == 0:
+			return o.Verdict == simulation.Closed || o.Verdict == simulation.Refused
+		case !sameHop(want, hops[0]):
+			return false
+		case want.Endpoint.Internal != "":
+			return true
+		}
+		hops = hops[1:]
+	}
+	return len(hops) == 0
+}
+
+// sameHop compares one proxy's doing with what it noted. Where it answers by itself
+// it may or may not have noted the route that it would have taken.
+func sameHop(want simulation.Hop, got probe.Hop) bool {
+	o := want.Outcome
+	switch {
+	case want.Proxy != got.Proxy || strings.Join(o.Peer, ",") != got.Peer:
+		return false
+	case o.Verdict == simulation.Closed:
+		return got.Cluster == "" || got.Cluster == o.Cluster
+	case o.Verdict == simulation.Answered:
+		return got.Code == o.Status && (got.Route == "" || got.Route == o.Route)
+	case got.Cluster != o.Cluster || got.Route != o.Route:
+		return false
+	}
+	return !want.To.IsValid() || got.Upstream == "" || got.Upstream == want.To.String()
+}
+
+// echoPath is testapp's method of gRPC.
+const echoPath = "/isthmus.test.Echo/Call"
+
+// request is what the application sent, as the evaluator reads it.
+func (c *Call) request(r probe.Result) (simulation.Request, error) {
+	local, err := netip.ParseAddrPort(r.Local)
+	if err != nil {
+		return simulation.Request{}, err
+	}
+	remote, err := netip.ParseAddrPort(r.Remote)
+	if err != nil {
+		return simulation.Request{}, err
+	}
+	out := simulation.Request{
+		Source: local, Destination: remote, Protocol: simulation.HTTP1,
+		Authority: c.ask.Authority, Path: c.ask.Path, Headers: map[string][]string{},
+	}
+	for k, v := range c.ask.Headers {
+		out.Headers[strings.ToLower(k)] = []string{v}
+	}
+	switch c.ask.Protocol {
+	case probe.TCP:
+		out.Protocol = simulation.TCP
+	case probe.HTTP2:
+		out.Protocol = simulation.HTTP2
+	case probe.HTTPS:
+		out.TLS = []simulation.TLS{{SNI: c.ask.SNI}}
+	case probe.WS:
+		out.Upgrade = "websocket"
+		out.Headers["upgrade"], out.Headers["connection"] = []string{"websocket"}, []string{"Upgrade"}
+	case probe.GRPC:
+		out.Protocol, out.Method, out.Path = simulation.HTTP2, "POST", echoPath
+		out.Headers["content-type"] = []string{"application/grpc"}
+	}
+	return out, nil
+}

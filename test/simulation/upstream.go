@@ -1,0 +1,165 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"net/netip"
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// httpOptions is the key of a cluster's protocol options.
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// Upstream is the request as it leaves for the endpoint, whose address is to.
+// identity is what the proxy's certificate says.
+func (o Outcome) Upstream(e Endpoint, to netip.AddrPort, identity []string) (Request, error) {
+	c := o.owner.clusters[o.Cluster]
+	r := o.Forward.clone()
+	r.Destination, r.Accepted, r.Internal = to, netip.AddrPort{}, e.Internal
+	options := &httpv3.HttpProtocolOptions{}
+	if a := c.GetTypedExtensionProtocolOptions()[httpOptions]; a != nil {
+		if _, _, err := unpack(a, options); err != nil {
+			return r, err
+		}
+	}
+	if o.http {
+		if err := setProtocol(&r, options); err != nil {
+			return r, err
+		}
+	}
+	if e.Internal == "" {
+		r.State = nil
+	}
+	t, err := o.transport(c, e, options, r)
+	if err != nil {
+		return r, err
+	}
+	if t != nil {
+		if !t.anonymous {
+			t.Peer = identity
+		}
+		r.TLS = append([]TLS{t.TLS}, r.TLS...)
+	}
+	return r, nil
+}
+
+// setProtocol is the protocol of the connection to the endpoint.
+func setProtocol(r *Request, o *httpv3.HttpProtocolOptions) error {
+	switch p := o.GetUpstreamProtocolOptions().(type) {
+	case nil:
+		r.Protocol = HTTP1
+	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
+		switch p.ExplicitHttpConfig.GetProtocolConfig().(type) {
+		case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
+			r.Protocol = HTTP2
+		case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
+			r.Protocol = HTTP1
+		default:
+			return notModelled("upstream protocol %T", p.ExplicitHttpConfig.GetProtocolConfig())
+		}
+	case *httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
+		if r.Protocol == HTTP10 {
+			r.Protocol = HTTP1
+		}
+	default:
+		return notModelled("upstream protocol %T", p)
+	}
+	return nil
+}
+
+// offer is a layer of TLS towards an endpoint; anonymous if it shows no certificate.
+type offer struct {
+	TLS
+	anonymous bool
+}
+
+// transport is what the cluster's socket adds, nil for nothing.
+func (o Outcome) transport(c *clusterv3.Cluster, e Endpoint, h *httpv3.HttpProtocolOptions, r Request) (*offer, error) {
+	s := c.GetTransportSocket()
+	for _, m := range c.GetTransportSocketMatches() {
+		if holds(e.match, m.GetMatch()) {
+			s = m.GetTransportSocket()
+			break
+		}
+	}
+	for s != nil {
+		a := s.GetTypedConfig()
+		inner, ok, err := unpack(a, &internalv3.InternalUpstreamTransport{})
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			break
+		}
+		s = inner.GetTransportSocket()
+	}
+	a := s.GetTypedConfig()
+	if s == nil || a.MessageIs(&rawbufferv3.RawBuffer{}) {
+		return nil, nil
+	}
+	ctx, ok, err := unpack(a, &tlsv3.UpstreamTlsContext{})
+	if err == nil && !ok {
+		err = notModelled("transport socket %s", s.GetName())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.handshake(ctx, e, h, r), nil
+}
+
+func (o Outcome) handshake(ctx *tlsv3.UpstreamTlsContext, e Endpoint, h *httpv3.HttpProtocolOptions, r Request) *offer {
+	common := ctx.GetCommonTlsContext()
+	out := &offer{TLS: TLS{SNI: ctx.GetSni(), ALPN: common.GetAlpnProtocols()}}
+	out.anonymous = len(common.GetTlsCertificateSdsSecretConfigs())+len(common.GetTlsCertificates()) == 0
+	if u := h.GetUpstreamHttpProtocolOptions(); u.GetAutoSni() && o.http {
+		host := r.Authority
+		if name := u.GetOverrideAutoSniHeader(); name != "" {
+			host, _ = r.header(name)
+		}
+		if host = withoutPort(host); !isIP(host) {
+			out.SNI = host
+		}
+	}
+	if ctx.GetAutoHostSni() && e.hostname != "" {
+		out.SNI = e.hostname
+	}
+	switch {
+	case len(o.alpn) > 0 && o.http:
+		out.ALPN = o.alpn
+	case len(out.ALPN) == 0 && o.http:
+		out.ALPN = map[Protocol][]string{HTTP2: {"h2"}, HTTP1: {"http/1.1"}}[r.Protocol]
+	}
+	return out
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil
+}
+
+// holds tells whether an endpoint's metadata has all that a match asks for.
+func holds(have, wanted *structpb.Struct) bool {
+	for k, v := range wanted.GetFields() {
+		if have.GetFields()[k].AsInterface() != v.AsInterface() {
+			return false
+		}
+	}
+	return true
+}
+
+// source is the address from which the cluster connects, unset for the machine's.
+func (o Outcome) source() netip.Addr {
+	ip, err := netip.ParseAddr(o.owner.clusters[o.Cluster].GetUpstreamBindConfig().GetSourceAddress().GetAddress())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ip
+}
