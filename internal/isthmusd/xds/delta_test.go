@@ -298,6 +298,11 @@ func TestRejectedBytesAreNotSentAgain(t *testing.T) {
 		c := m.connect(cartNode, nil, nil)
 		m.source.set(listener("good", "1"), listener("bad", "2"))
 		c.nack(c.want(resource.Listener, []string{"bad"}), "Error adding/updating listener(s) bad: address in use")
+		if g := c.want(resource.Listener, []string{"bad"}); g.resources["bad"] != "1" {
+			t.Errorf("content = %q, want the last good bytes", g.resources["bad"])
+		} else {
+			c.ack(g)
+		}
 		c.quiet()
 		st := m.server.Status()[0]
 		lds := st.Types["lds"]

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"slices"
 	"sync"
 	"weak"
 
@@ -74,6 +75,12 @@ type diffs struct {
 
 type step struct{ from, to weak.Pointer[resource.Set] }
 
+// possible tells whether a stream may still make the step. What it holds of sets
+// that are gone would otherwise live as long as the cache.
+func (k step) possible() bool {
+	return k.to.Value() != nil && (k.from == weak.Pointer[resource.Set]{} || k.from.Value() != nil)
+}
+
 type pendingDiff struct {
 	once sync.Once
 	diff *diff
@@ -97,6 +104,13 @@ func (c *diffs) pending(k step) *pendingDiff {
 	if p, ok := c.steps[k]; ok {
 		return p
 	}
+	c.order = slices.DeleteFunc(c.order, func(old step) bool {
+		if old.possible() {
+			return false
+		}
+		delete(c.steps, old)
+		return true
+	})
 	if len(c.order) >= keptDiffs {
 		delete(c.steps, c.order[0])
 		c.order = c.order[1:]

@@ -43,6 +43,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30},
 		}),
 	}
+	for t := range resource.NumTypes {
+		m.rejects.WithLabelValues(shortName(t)) // So that none shows as 0.
+	}
 	if r != nil {
 		r.MustRegister(m.streams, m.refused, m.pushes, m.bytes, m.acks, m.rejects, m.stale, m.failures, m.quarantined, m.convergence)
 	}

@@ -29,6 +29,10 @@ type batch struct {
 	forced bool
 	// again is true when it is sent to find out what of it the client rejects.
 	again bool
+	// restores is true when the client should have all of it.
+	restores bool
+	// whole is true when what it does not hold is gone.
+	whole bool
 	// apart is true when nothing waits for the answer.
 	apart bool
 	// version of the whole type, for state-of-the-world clients.
@@ -206,7 +210,7 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 		}
 		l, was := s.leaving[r.Name]
 		delete(s.leaving, r.Name)
-		if was && l.resource != nil && l.resource.Version == r.Version && s.protocol == Delta {
+		if was && l.version == r.Version && s.protocol == Delta {
 			return // It came back before it was gone.
 		}
 	case resource.Endpoint:
@@ -228,11 +232,21 @@ func (s *stream) drop(b *batch, w *watch, name string, r *resource.Resource) {
 			r = had
 			delete(s.narrowing, name)
 		}
-		s.leaving[name] = leaving{resource: r, since: s.state.Revision}
+		l := leaving{since: s.state.Revision}
+		if r != nil {
+			l.version = r.Version
+		}
+		if s.protocol == StateOfTheWorld {
+			l.resource = r
+		}
+		s.leaving[name] = l
 		return
 	}
 	if w.typ == resource.Endpoint {
 		delete(s.held, name)
+	}
+	if s.protocol == StateOfTheWorld {
+		delete(w.refused, name) // Nothing is said of it any more.
 	}
 	b.removed = append(b.removed, name)
 }
@@ -259,7 +273,7 @@ func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
 	w.resumed = w.resumed || w.claimed != ""
 	w.claimed = ""
 	if wildcardByDefault(w.typ) {
-		b.resources, b.shared, b.answer = whole, nil, true
+		b.resources, b.shared, b.answer, b.whole = whole, nil, true, true
 		if slices.Equal(whole, set.List()) {
 			b.shared = s.server.diffs.between(nil, set)
 		}

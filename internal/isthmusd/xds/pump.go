@@ -28,7 +28,7 @@ func (s *stream) pump(now time.Time) error {
 	}
 	s.mark(now)
 	s.schedule(now)
-	s.compact()
+	s.compact(now)
 	s.publish()
 	return nil
 }
@@ -188,7 +188,7 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	w.nonce = h.nonce
 	f := flight{
 		nonce: h.nonce, sentAt: now, state: state, before: b.before, step: b.step,
-		added: b.resources, removed: b.removed, late: b.apart, again: b.again,
+		added: b.resources, removed: b.removed, late: b.apart, again: b.again, restores: b.restores, whole: b.whole,
 	}
 	if b.again {
 		f.state = nil // It brings the client no further.
@@ -280,9 +280,10 @@ func (w *watch) answered(set *resource.Set) bool {
 }
 
 // compact lets go of what the last requests needed.
-func (s *stream) compact() {
+func (s *stream) compact(now time.Time) {
 	for t := range s.watches {
 		s.server.names.share(&s.watches[t].names)
+		s.watches[t].letGo(now, s.state.Revision)
 	}
 	if len(s.owed) == 0 && s.owedMost > fewNames {
 		// Maps do not shrink: one that held every service of the mesh stays that large.

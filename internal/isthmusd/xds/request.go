@@ -152,8 +152,10 @@ func (s *stream) subscribeAll(w *watch) {
 	w.sent = nil
 }
 
-// letGo forgets what was held back of a name that is no longer wanted.
+// letGo forgets what was held back of a name that is no longer wanted, and what
+// was wrong with it.
 func (s *stream) letGo(w *watch, name string) {
+	delete(w.refused, name)
 	if w.typ == resource.Endpoint {
 		delete(s.held, name)
 	}
@@ -180,6 +182,12 @@ func (s *stream) subscribeWorld(w *watch, r request) {
 		// The client will say it again when it answers the response under way.
 		s.server.metrics.stale.WithLabelValues(shortName(w.typ)).Inc()
 		return
+	}
+	if r.nonce == "" && w.nonce != "" {
+		// The client has begun anew behind the same stream, as a proxy of proxies
+		// does: it is told everything that it asks for again.
+		w.names = subscription{}
+		w.answer = wildcardByDefault(w.typ)
 	}
 	var names subscription
 	all := false

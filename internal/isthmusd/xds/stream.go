@@ -64,7 +64,10 @@ type stream struct {
 
 // leaving is a cluster on its way out.
 type leaving struct {
-	// resource as the client has it; nil when a former stream sent it.
+	// version as the client has it; 0 when a former stream sent it.
+	version uint64
+	// resource of that version, for the state of the world only: it has to go along
+	// with what else is sent, and is not kept for others.
 	resource *resource.Resource
 	// since is the revision that no longer has it.
 	since uint64
@@ -239,6 +242,9 @@ func (s *stream) wake(now time.Time) time.Time {
 	for t := range s.watches {
 		if sent, ok := s.watches[t].oldest(); ok {
 			earlier(sent.Add(s.server.o.Patience))
+		}
+		if at, ok := s.watches[t].letGoAt(); ok {
+			earlier(at)
 		}
 		if at := s.watches[t].trialUntil; now.Before(at) {
 			earlier(at)

@@ -20,14 +20,26 @@ const fewSuspects = 8
 // still rejects stands alone:
 //
 //	rejected together ──► halves ──► … ──► alone: accepted, or refused for sure
+//
+// What is innocent goes again too, and what is good in place of the guilty: Envoy
+// took the one and has kept the other, but tells a replica that it reconnects to
+// of nothing that came with a rejection.
 type rejection struct {
 	version uint64
 	// why the client refused it, as it said last.
 	why string
 	// good is what it accepted before; nil for nothing.
 	good *resource.Resource
+	// restored is true once good was sent again.
+	restored bool
 	// unsure is true when a former stream may have brought it something else.
 	unsure bool
+}
+
+// suspect is what came with a rejection.
+type suspect struct {
+	name    string
+	version uint64
 }
 
 // uses tells whether what the client has instead may use the cluster.
@@ -37,8 +49,11 @@ func (r rejection) uses(cluster string) bool {
 
 // accept forgets refusals that the flight has replaced.
 func (w *watch) accept(f flight) {
-	if len(w.refused) == 0 {
+	if len(w.refused) == 0 || f.restores {
 		return
+	}
+	if f.whole {
+		clear(w.refused)
 	}
 	for _, r := range f.added {
 		delete(w.refused, r.Name)
@@ -52,16 +67,21 @@ func (w *watch) accept(f flight) {
 func (s *stream) refuse(w *watch, f flight, why string) {
 	w.rejections++
 	w.lastError = why
-	guilty := slices.DeleteFunc(slices.Clone(f.added), func(r *resource.Resource) bool { return !blames(why, r.Name) })
+	if f.restores {
+		return // It has them anyhow.
+	}
+	guilty, rest := blamed(why, f.added)
 	named := len(guilty) > 0
 	if !named {
-		guilty = f.added
+		guilty, rest = rest, nil
 	}
 	for _, r := range guilty {
 		s.note(w, f, r, why)
 	}
 	if len(f.added) == 0 {
 		w.refused[""] = rejection{why: why, unsure: true}
+	} else if s.protocol == Delta {
+		w.unremoved = append(w.unremoved, f.removed...)
 	}
 	if f.step != nil {
 		f.step.trials.examine(s, s.server.o.Clock.Now())
@@ -71,7 +91,7 @@ func (s *stream) refuse(w *watch, f flight, why string) {
 	case len(f.added) == 1:
 		s.convict(w, guilty[0], why)
 	case s.protocol == Delta || !wildcardByDefault(w.typ):
-		w.suspect(guilty)
+		w.suspect(guilty, rest)
 	case named:
 		// Listeners and clusters of the state of the world cannot be sent one by
 		// one: absence is removal. Envoy's word has to do.
@@ -83,9 +103,12 @@ func (s *stream) refuse(w *watch, f flight, why string) {
 
 // note remembers the refusal and what the client has instead.
 func (s *stream) note(w *watch, f flight, r *resource.Resource, why string) {
+	if !w.wants(r.Name) {
+		return
+	}
 	n, known := w.refused[r.Name]
 	if !known {
-		n.unsure = w.resumed
+		n.unsure = w.resumed || f.gone
 		if good := f.before.Get(r.Name); good != nil {
 			n.good, n.unsure = s.server.quarantine.instead(good), false
 		}
@@ -94,19 +117,24 @@ func (s *stream) note(w *watch, f flight, r *resource.Resource, why string) {
 	w.refused[r.Name] = n
 }
 
-// suspect queues resources that were rejected together, in front of others.
-func (w *watch) suspect(rs []*resource.Resource) {
+// suspect queues resources that were rejected together, in front of others: the
+// guilty in parts, then those that seem innocent.
+func (w *watch) suspect(guilty, rest []*resource.Resource) {
 	size := 1
-	if len(rs) > fewSuspects {
-		size = (len(rs) + 1) / 2
+	if len(guilty) > fewSuspects {
+		size = (len(guilty) + 1) / 2
 	}
-	var groups [][]string
-	for part := range slices.Chunk(rs, size) {
-		names := make([]string, 0, len(part))
+	parts := slices.Collect(slices.Chunk(guilty, size))
+	if len(rest) > 0 {
+		parts = append(parts, rest)
+	}
+	groups := make([][]suspect, 0, len(parts)+len(w.suspects))
+	for _, part := range parts {
+		var group []suspect
 		for _, r := range part {
-			names = append(names, r.Name)
+			group = append(group, suspect{r.Name, r.Version})
 		}
-		groups = append(groups, names)
+		groups = append(groups, group)
 	}
 	w.suspects = append(groups, w.suspects...)
 }
@@ -118,9 +146,9 @@ func (s *stream) planSuspects(w *watch) batch {
 		group := w.suspects[0]
 		w.suspects = w.suspects[1:]
 		var again []*resource.Resource
-		for _, name := range group {
-			r := w.sent.Get(name)
-			if r != nil && r.Version == w.refused[name].version && w.wants(name) && s.server.quarantine.instead(r) == r {
+		for _, x := range group {
+			r := w.sent.Get(x.name)
+			if r != nil && r.Version == x.version && w.wants(x.name) && s.server.quarantine.instead(r) == r {
 				again = append(again, r)
 			}
 		}
@@ -129,12 +157,32 @@ func (s *stream) planSuspects(w *watch) batch {
 			return s.complete(w, w.sent, b)
 		}
 	}
-	return batch{}
+	return s.planRestore(w)
+}
+
+// planRestore sends what the client has in place of the guilty, and removals that
+// came with them, once.
+func (s *stream) planRestore(w *watch) batch {
+	var good []*resource.Resource
+	for _, name := range sortedNames(w.refused) {
+		n := w.refused[name]
+		if n.good != nil && !n.restored && w.wants(name) && s.protocol == Delta {
+			n.restored = true
+			w.refused[name] = n
+			good = append(good, n.good)
+		}
+	}
+	if len(good) > 0 {
+		return batch{before: w.sent, resources: good, changed: good, forced: true, again: true, restores: true}
+	}
+	gone := slices.DeleteFunc(w.unremoved, func(n string) bool { return w.sent.Get(n) != nil || s.isLeaving(n) || !w.wants(n) })
+	w.unremoved = nil
+	return batch{removed: gone, again: true}
 }
 
 // acquit ends the examination when nobody is left to suspect.
 func (s *stream) acquit(w *watch) {
-	if w.examined == nil || len(w.suspects) > 0 || slices.ContainsFunc(w.flights, func(f flight) bool { return f.again }) {
+	if w.examined == nil || len(w.suspects) > 0 || slices.ContainsFunc(w.flights, func(f flight) bool { return f.again && !f.restores }) {
 		return
 	}
 	step := w.examined
@@ -146,6 +194,18 @@ func (s *stream) acquit(w *watch) {
 		}
 	}
 	step.trials.pass(s.proxy.EnvoyVersion)
+}
+
+// blamed parts resources into those that the message blames and the rest.
+func blamed(why string, rs []*resource.Resource) (guilty, rest []*resource.Resource) {
+	for _, r := range rs {
+		if blames(why, r.Name) {
+			guilty = append(guilty, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	return guilty, rest
 }
 
 // blames tells whether Envoy's message is about the name: "Error adding/updating

@@ -96,13 +96,17 @@ func TestEndpointsAreNotTried(t *testing.T) {
 	})
 }
 
-// rejects answers that a listener is bad, and once more when it comes alone.
+// rejects answers that a listener is bad, and once more when it comes alone, and
+// takes what follows.
 func (c *client) rejects(g *got, name string) {
 	c.t.Helper()
 	why := "Error adding/updating listener(s) " + name + ": no"
 	c.nack(g, why)
 	if len(g.resources) > 1 {
 		c.nack(c.want(resource.Listener, []string{name}), why)
+	}
+	for g := c.soon(); g != nil; g = c.soon() {
+		c.ack(g)
 	}
 }
 

@@ -49,8 +49,14 @@ type flight struct {
 	step   *diff
 	// late flights block nothing any more.
 	late bool
-	// again flights bring what the client rejected together with other things.
-	again bool
+	// versions stand for added once the flight is let go: see behind.go.
+	versions []uint64
+	gone     bool
+	// again flights bring what came with a rejection, restores among them what the
+	// client has in place of what it rejected.
+	again, restores bool
+	// whole flights leave nothing out: what they do not bring is gone.
+	whole bool
 }
 
 // watch is one type on one stream. What the client has is `sent` restricted to
@@ -76,7 +82,9 @@ type watch struct {
 	// refused are what the client rejected and has not replaced; suspects are those
 	// of them that are not proven guilty: see suspect.go.
 	refused  map[string]rejection
-	suspects [][]string
+	suspects [][]suspect
+	// unremoved are removals that came with a rejection.
+	unremoved []string
 	// examined is the step whose trial waits for the suspects.
 	examined *diff
 	// resumed is true when the client came with something from a former stream.
@@ -161,6 +169,9 @@ func (s *stream) settle(w *watch, r request) {
 	done := w.landed(r.nonce)
 	if len(done) == 0 {
 		return
+	}
+	for i := range done {
+		done[i].recall(w.sent)
 	}
 	last := done[len(done)-1]
 	for _, f := range done[:len(done)-1] {

@@ -128,6 +128,21 @@ func TestWorldSubscribeAndChange(t *testing.T) {
 	})
 }
 
+func TestWorldBeginsAnewOnTheSameStream(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		m := start(t)
+		m.source.set(cluster("a", "ca", "sa"), endpoints("sa", "ea"))
+		w := m.world(cartNode)
+		for range 2 {
+			w.subscribe(resource.Cluster, "")
+			w.answer(w.want(resource.Cluster, "ca"))
+			w.subscribe(resource.Endpoint, "", "sa")
+			w.answer(w.want(resource.Endpoint, "ea"))
+			w.quiet()
+		}
+	})
+}
+
 func TestWorldClustersLeaveLast(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		m := start(t)
@@ -206,4 +221,15 @@ func TestWorldReconnect(t *testing.T) {
 		again.answer(again.want(resource.Endpoint, "ea")) // Owed to the changed cluster.
 		again.quiet()
 	})
+}
+
+// soon is the next response, or nil when the server has nothing more to do.
+func (w *world) soon() *got {
+	synctest.Wait()
+	select {
+	case g := <-w.in:
+		return g
+	default:
+		return nil
+	}
 }
