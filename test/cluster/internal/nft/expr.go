@@ -5,6 +5,7 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -17,14 +18,38 @@ import (
 
 const (
 	tcp            = unix.IPPROTO_TCP
+	icmpv6         = unix.IPPROTO_ICMPV6
 	replyDirection = 1 // IP_CT_DIR_REPLY
-	// The offsets of the IPv4 header; the addresses follow one another.
-	sourceOffset, destinationOffset, addressLength = 12, 16, 4
 )
 
-func source() expr.Any { return address(sourceOffset, addressLength) }
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	table nftables.TableFamily
+	key   nftables.SetDatatype
+	// The source's offset in the header and the length of an address; the
+	// destination's follows.
+	source, length uint32
+	prohibited     uint8 // the ICMP code that clients see as "permission denied"
+}
 
-func destination() expr.Any { return address(destinationOffset, addressLength) }
+func families() []family {
+	return []family{
+		{table: nftables.TableFamilyIPv4, key: nftables.TypeIPAddr, source: 12, length: 4, prohibited: 13},
+		{table: nftables.TableFamilyIPv6, key: nftables.TypeIP6Addr, source: 8, length: 16, prohibited: 1},
+	}
+}
+
+func (f family) has(a netip.Addr) bool { return uint32(a.BitLen()) == 8*f.length } //nolint:gosec // 32 or 128
+
+func (f family) sourceAddress() expr.Any { return address(f.source, f.length) }
+
+func (f family) destinationAddress() expr.Any { return address(f.source+f.length, f.length) }
+
+func (f family) bothAddresses() expr.Any { return address(f.source, 2*f.length) }
+
+func address(offset, length uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+}
 
 func destinationPort() expr.Any {
 	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
@@ -34,12 +59,6 @@ func destinationPort() expr.Any {
 func askedAddress() expr.Any { return &expr.Ct{Key: expr.CtKeyDST, Register: 1} }
 
 func askedPort() expr.Any { return &expr.Ct{Key: expr.CtKeyPROTODST, Register: 1} }
-
-func bothAddresses() expr.Any { return address(sourceOffset, 2*addressLength) }
-
-func address(offset, length uint32) expr.Any {
-	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
-}
 
 func lookup(s *nftables.Set) expr.Any {
 	return &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}
@@ -86,10 +105,29 @@ func ports(p policy.Ports, port expr.Any) ([]expr.Any, error) {
 
 func reset() expr.Any { return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST} }
 
-func prohibited() expr.Any {
-	return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpAdminProhibited}
+// denied answers so that clients see "permission denied" or "no route to host", not a
+// port where nobody listens.
+func (f family) denied() expr.Any {
+	return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: f.prohibited}
 }
 
-// icmpAdminProhibited is ICMP_PKT_FILTERED, which clients see as "permission
-// denied" or "no route to host", not as a port where nobody listens.
-const icmpAdminProhibited = 13
+// The types of ICMPv6 from router solicitation to redirect, by which neighbours
+// find each other.
+const firstNeighbour, lastNeighbour = 133, 137
+
+func neighbours() []expr.Any {
+	return append(protocolIs(icmpv6),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: []byte{firstNeighbour}, ToData: []byte{lastNeighbour}},
+	)
+}
+
+// linkLocal matches the addresses that pods have besides their own.
+
+func (f family) linkLocal() []expr.Any {
+	return []expr.Any{
+		address(f.source, 2),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0xfe, 0x80}},
+	}
+}

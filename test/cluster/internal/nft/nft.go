@@ -1,7 +1,7 @@
 // Copyright The Isthmus Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nft makes package policy's rules true on a node by an nftables table of
+// Package nft makes package policy's rules true on a node by two nftables tables of
 // its own, which each change replaces as a whole in one transaction.
 //
 // It hooks forward and input, where kube-proxy has translated the destination and
@@ -22,7 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/policy"
 )
 
-// Table is the name of the table, of family ip: the clusters are IPv4 only.
+// Table is the name of the two tables, of families ip and ip6.
 const Table = "devcluster"
 
 // Settings are the ways in which implementations differ.
@@ -34,21 +34,23 @@ type Settings struct {
 	BeforeTranslation bool
 }
 
-// Program replaces the table by one for the rules, in the network namespace of
-// the calling process.
+// Program replaces the tables by those for the rules, in the network namespace of
+// the caller. One call at a time: the library counts sets in a global variable.
 func Program(r policy.Rules, s Settings) error {
 	c, err := nftables.New(nftables.WithSockOptions(largeBatches))
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: Table}
-	b := &batch{Settings: s, conn: c, table: t, chains: map[string]*nftables.Chain{}}
-	// Deleting a table that is not there would fail the transaction.
-	c.AddTable(t)
-	c.DelTable(t)
-	c.AddTable(t)
-	if err := b.add(r); err != nil {
-		return err
+	for _, f := range families() {
+		t := &nftables.Table{Family: f.table, Name: Table}
+		b := &batch{Settings: s, family: f, conn: c, table: t, chains: map[string]*nftables.Chain{}}
+		// Deleting a table that is not there would fail the transaction.
+		c.AddTable(t)
+		c.DelTable(t)
+		c.AddTable(t)
+		if err := b.add(r); err != nil {
+			return err
+		}
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("program %d pods: %w", len(r.Pods), err)
@@ -71,9 +73,10 @@ func largeBatches(c *netlink.Conn) error {
 
 const batchBuffer = 16 << 20 // bytes
 
-// batch is a transaction in the making.
+// batch is one family's part of a transaction in the making.
 type batch struct {
 	Settings
+	family
 	conn   *nftables.Conn
 	table  *nftables.Table
 	chains map[string]*nftables.Chain // by what is in them
@@ -88,20 +91,20 @@ type side struct {
 	asked bool // peer and port may differ from what was asked for
 }
 
-func egress() side {
-	return side{name: "egress", own: source(), peer: destination(), port: destinationPort(), asked: true}
+func (f family) egress() side {
+	return side{name: "egress", own: f.sourceAddress(), peer: f.destinationAddress(), port: destinationPort(), asked: true}
 }
 
-func ingress() side {
-	return side{name: "ingress", own: destination(), peer: source(), port: destinationPort()}
+func (f family) ingress() side {
+	return side{name: "ingress", own: f.destinationAddress(), peer: f.sourceAddress(), port: destinationPort()}
 }
 
 func (b *batch) add(r policy.Rules) error {
-	out, err := b.verdicts(r, egress(), func(p policy.PodRules) *policy.Direction { return p.Egress })
+	out, err := b.verdicts(r, b.egress(), func(p policy.PodRules) *policy.Direction { return p.Egress })
 	if err != nil {
 		return err
 	}
-	in, err := b.verdicts(r, ingress(), func(p policy.PodRules) *policy.Direction { return p.Ingress })
+	in, err := b.verdicts(r, b.ingress(), func(p policy.PodRules) *policy.Direction { return p.Ingress })
 	if err != nil {
 		return err
 	}
@@ -122,12 +125,22 @@ func (b *batch) add(r policy.Rules) error {
 			Hooknum: hook.hook, Priority: nftables.ChainPriorityFilter,
 		})
 		b.rule(chain, b.established()...)
-		b.rule(chain, bothAddresses(), lookup(self), &expr.Verdict{Kind: expr.VerdictAccept})
+		if b.table.Family == nftables.TableFamilyIPv6 {
+			b.link(chain)
+		}
+		b.rule(chain, b.bothAddresses(), lookup(self), &expr.Verdict{Kind: expr.VerdictAccept})
 		for i, set := range hook.sides {
-			b.rule(chain, []side{egress(), ingress()}[i].own, jump(set))
+			b.rule(chain, []side{b.egress(), b.ingress()}[i].own, jump(set))
 		}
 	}
 	return nil
+}
+
+// link lets neighbours find each other, which is no pod's traffic, and closes what
+// would be a way around all rules: pods have link-local addresses too.
+func (b *batch) link(chain *nftables.Chain) {
+	b.rule(chain, append(neighbours(), &expr.Verdict{Kind: expr.VerdictAccept})...)
+	b.rule(chain, append(b.linkLocal(), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})...)
 }
 
 // established accepts replies always, so that a policy at one end is enough, and
@@ -149,10 +162,10 @@ func (b *batch) established() []expr.Any {
 func (b *batch) self(r policy.Rules) (*nftables.Set, error) {
 	set := &nftables.Set{
 		Table: b.table, Name: "self", Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
+		KeyType: nftables.MustConcatSetType(b.key, b.key),
 	}
 	var elements []nftables.SetElement
-	for _, ip := range addresses(r) {
+	for _, ip := range b.addresses(r) {
 		k := ip.AsSlice()
 		elements = append(elements, nftables.SetElement{Key: append(k, ip.AsSlice()...)})
 	}
@@ -162,12 +175,12 @@ func (b *batch) self(r policy.Rules) (*nftables.Set, error) {
 	return set, nil
 }
 
-func addresses(r policy.Rules) []netip.Addr {
+func (f family) addresses(r policy.Rules) []netip.Addr {
 	seen := map[netip.Addr]bool{}
 	var all []netip.Addr
 	for _, p := range r.Pods {
 		for _, ip := range p.IPs {
-			if ip.Is4() && !seen[ip] {
+			if f.has(ip) && !seen[ip] {
 				seen[ip] = true
 				all = append(all, ip)
 			}
@@ -180,7 +193,7 @@ func addresses(r policy.Rules) []netip.Addr {
 func (b *batch) verdicts(r policy.Rules, s side, of func(policy.PodRules) *policy.Direction) (*nftables.Set, error) {
 	set := &nftables.Set{
 		Table: b.table, Name: s.name, IsMap: true,
-		KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict,
+		KeyType: b.key, DataType: nftables.TypeVerdict,
 	}
 	seen := map[netip.Addr]bool{}
 	var elements []nftables.SetElement
@@ -194,7 +207,7 @@ func (b *batch) verdicts(r policy.Rules, s side, of func(policy.PodRules) *polic
 			return nil, fmt.Errorf("%s of %s: %w", s.name, p.Pod, err)
 		}
 		for _, ip := range p.IPs {
-			if !ip.Is4() || seen[ip] {
+			if !b.has(ip) || seen[ip] {
 				continue
 			}
 			seen[ip] = true
@@ -231,6 +244,11 @@ func (b *batch) allow(chain *nftables.Chain, s side, a policy.Allow) error {
 	if a.Block && s.asked && b.BeforeTranslation {
 		s.peer, s.port = askedAddress(), askedPort()
 	}
+	if a.Peers != nil {
+		if a.Peers = b.own(a.Peers); len(a.Peers) == 0 {
+			return nil // nobody of this family
+		}
+	}
 	peers, err := b.peers(s, a.Peers)
 	if err != nil {
 		return err
@@ -255,17 +273,25 @@ func (b *batch) allow(chain *nftables.Chain, s side, a policy.Allow) error {
 	return nil
 }
 
+// own are the ranges of the family.
+func (f family) own(ranges []policy.Range) []policy.Range {
+	var own []policy.Range
+	for _, r := range ranges {
+		if f.has(r.From) {
+			own = append(own, r)
+		}
+	}
+	return own
+}
+
 // peers matches the far end's address.
 func (b *batch) peers(s side, ranges []policy.Range) ([]expr.Any, error) {
 	if ranges == nil {
 		return nil, nil
 	}
-	set := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, Interval: true, KeyType: nftables.TypeIPAddr}
+	set := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, Interval: true, KeyType: b.key}
 	var elements []nftables.SetElement
 	for _, r := range ranges {
-		if !r.From.Is4() {
-			continue
-		}
 		elements = append(elements, nftables.SetElement{Key: r.From.AsSlice()})
 		if next := r.To.Next(); next.IsValid() { // else it is open up to the last address
 			elements = append(elements, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
@@ -284,7 +310,7 @@ func (b *batch) deny(chain *nftables.Chain) {
 		return
 	}
 	b.rule(chain, append(protocolIs(tcp), &expr.Counter{}, reset())...)
-	b.rule(chain, &expr.Counter{}, prohibited())
+	b.rule(chain, &expr.Counter{}, b.denied())
 }
 
 func (b *batch) rule(chain *nftables.Chain, e ...expr.Any) {
