@@ -95,7 +95,7 @@ func validated() []admissionv1.RuleWithOperations {
 	}
 	return []admissionv1.RuleWithOperations{
 		rule("networking.istio.io", []string{"v1", "v1beta1", "v1alpha3"},
-			[]string{"destinationrules", "gateways", "serviceentries", "sidecars", "virtualservices"}),
+			[]string{"destinationrules", "gateways", "serviceentries", "sidecars", "virtualservices", "workloadentries"}),
 		rule("security.istio.io", []string{"v1", "v1beta1"}, []string{"peerauthentications"}),
 	}
 }

@@ -59,7 +59,8 @@ func (a *admission) Injector() (*inject.Injector, error) {
 
 // Rules of validation in force.
 func (a *admission) Rules() validate.Rules {
-	return validate.Rules{RootNamespace: a.store.Current().Config().Namespace}
+	s := a.store.Current()
+	return validate.Rules{RootNamespace: s.Config().Namespace, Reserved: s.OwnAddresses()}
 }
 
 // NamespaceLabels waits for a namespace that is too new to be known, since a pod

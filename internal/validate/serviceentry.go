@@ -148,6 +148,15 @@ func checkDynamic(c checker, s *networking.ServiceEntry) {
 	}
 }
 
+// checkWorkloadEntry is for an endpoint on its own, which knows nothing of ports.
+func checkWorkloadEntry(c checker, e *networking.WorkloadEntry) {
+	checkEndpoint(c, e, networking.ServiceEntry_DNS, nil)
+	if _, err := netip.ParseAddr(e.Address); err != nil && hostFault(e.Address) == "" {
+		c.at("address").warn("host names are not looked up, so the entry has no effect", "use an IP address")
+	}
+}
+
+// checkEndpoint knows the names of the service's ports, unless they are nil.
 func checkEndpoint(c checker, e *networking.WorkloadEntry, r networking.ServiceEntry_Resolution, names map[string]bool) {
 	if e == nil {
 		c.refuse("it is empty", "give an address")
@@ -174,7 +183,7 @@ func checkEndpoint(c checker, e *networking.WorkloadEntry, r networking.ServiceE
 	}
 	for _, n := range sortedKeys(e.Ports) {
 		checkPort(c.at("ports").key(n), e.Ports[n])
-		if !names[n] {
+		if names != nil && !names[n] {
 			c.at("ports").key(n).refuse("the entry has no port of that name", "use a name from spec.ports")
 		}
 	}

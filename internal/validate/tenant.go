@@ -51,21 +51,33 @@ func checkTenant(c checker, s *networking.ServiceEntry, rules Rules) {
 	}
 	ranges := alwaysForbidden()
 	if s.Location == networking.ServiceEntry_MESH_EXTERNAL {
-		for _, p := range rules.Reserved {
-			ranges = append(ranges, forbidden{p, "addresses of pods, Services or the API server"})
-		}
+		ranges = rules.forbidden()
 	}
 	for i, a := range s.Addresses {
 		checkForbidden(c.at("addresses").index(i), a, ranges)
 	}
 	for i, e := range s.Endpoints {
-		at := c.at("endpoints").index(i).at("address")
-		checkForbidden(at, e.GetAddress(), ranges)
-		checkLocalName(at, e.GetAddress())
-		if strings.HasPrefix(e.GetAddress(), "unix:") {
-			at.refuse("a socket of the proxy is not for tenants", "use an address or a host")
-		}
+		checkTenantEndpoint(c.at("endpoints").index(i), e, ranges)
 	}
+}
+
+// checkTenantEndpoint holds for endpoints in a ServiceEntry and on their own.
+func checkTenantEndpoint(c checker, e *networking.WorkloadEntry, ranges []forbidden) {
+	at := c.at("address")
+	checkForbidden(at, e.GetAddress(), ranges)
+	checkLocalName(at, e.GetAddress())
+	if strings.HasPrefix(e.GetAddress(), "unix:") {
+		at.refuse("a socket of the proxy is not for tenants", "use an address or a host")
+	}
+}
+
+// forbidden are all ranges that no endpoint outside the mesh may lie in.
+func (r Rules) forbidden() []forbidden {
+	out := alwaysForbidden()
+	for _, p := range r.Reserved {
+		out = append(out, forbidden{p, "addresses of pods, Services or the API server"})
+	}
+	return out
 }
 
 // checkLocalName refuses what every resolver answers with loopback.

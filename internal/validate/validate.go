@@ -40,6 +40,11 @@ type Rules struct {
 	Reserved []netip.Prefix
 }
 
+// tenant tells whether the rules for tenants hold in the namespace.
+func (r Rules) tenant(namespace string) bool {
+	return namespace != r.RootNamespace || r.RootNamespace == ""
+}
+
 // Problem is one fault.
 type Problem struct {
 	// Field as a path from the object's root, such as spec.hosts[0].
@@ -109,7 +114,7 @@ func Spec(namespace string, spec proto.Message, rules Rules) Report {
 
 // Kinds lists the kinds that have rules.
 func Kinds() []string {
-	return []string{"DestinationRule", "Gateway", "PeerAuthentication", "ServiceEntry", "Sidecar", "VirtualService"}
+	return []string{"DestinationRule", "Gateway", "PeerAuthentication", "ServiceEntry", "Sidecar", "VirtualService", "WorkloadEntry"}
 }
 
 func specOf(kind string) proto.Message {
@@ -124,6 +129,8 @@ func specOf(kind string) proto.Message {
 		return &networking.ServiceEntry{}
 	case "Sidecar":
 		return &networking.Sidecar{}
+	case "WorkloadEntry":
+		return &networking.WorkloadEntry{}
 	case "PeerAuthentication":
 		return &security.PeerAuthentication{}
 	}
@@ -140,8 +147,14 @@ func check(c checker, namespace string, spec proto.Message, rules Rules) {
 		checkDestinationRule(c, s)
 	case *networking.ServiceEntry:
 		checkServiceEntry(c, s)
-		if namespace != rules.RootNamespace || rules.RootNamespace == "" {
+		if rules.tenant(namespace) {
 			checkTenant(c, s, rules)
+		}
+	case *networking.WorkloadEntry:
+		checkWorkloadEntry(c, s)
+		if rules.tenant(namespace) {
+			// Any ServiceEntry of the namespace may select it, one outside the mesh too.
+			checkTenantEndpoint(c, s, rules.forbidden())
 		}
 	case *networking.Sidecar:
 		checkSidecar(c, s)

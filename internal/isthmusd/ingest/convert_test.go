@@ -114,7 +114,7 @@ func TestEndpoints(t *testing.T) {
  addressType: IPv4, ports: [{name: http, port: 8080}],
  endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: p}, nodeName: x}, {addresses: [10.0.0.2], conditions: {ready: false}}]}
 ---
-{apiVersion: v1, kind: Node, metadata: {name: x, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z}}}
+{apiVersion: v1, kind: Node, spec: {podCIDRs: [10.0.0.0/24, nonsense]}, metadata: {name: x, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z}}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}, spec: {nodeName: x, containers: [{name: istio-proxy}]}, status: {phase: Running}}`,
 			key: model.ServiceKey{Namespace: "ns", Host: "a.ns.svc.cluster.local"},

@@ -180,6 +180,11 @@ func (c Converter) namespace(n *corev1.Namespace) ([]Row, error) {
 
 func (c Converter) node(n *corev1.Node) ([]Row, error) {
 	node := &model.Node{Name: n.Name, Locality: nodeLocality(n.Labels)}
+	for _, cidr := range n.Spec.PodCIDRs {
+		if p, err := netip.ParsePrefix(cidr); err == nil {
+			node.PodRanges = append(node.PodRanges, p)
+		}
+	}
 	return []Row{{
 		Key:    "node/" + n.Name,
 		Put:    func(x *snapshot.Txn) { x.PutNode(node) },

@@ -215,6 +215,8 @@ type Workload struct {
 type Node struct {
 	Name     string
 	Locality string // region/zone/subzone
+	// PodRanges are what the node gives its pods addresses from, where that is known.
+	PodRanges []netip.Prefix
 }
 
 // Namespace with its labels.

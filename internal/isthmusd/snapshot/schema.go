@@ -212,9 +212,10 @@ func workloadSchema() *schema[*model.Workload] {
 
 func nodeSchema() *schema[*model.Node] {
 	return &schema[*model.Node]{
-		table: nodesTable,
-		key:   func(n *model.Node) string { return n.Name },
-		equal: func(a, b *model.Node) bool { return *a == *b },
+		table:   nodesTable,
+		natural: []Index{All},
+		key:     func(n *model.Node) string { return n.Name },
+		equal:   func(a, b *model.Node) bool { return reflect.DeepEqual(a, b) },
 	}
 }
 
