@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -150,7 +151,7 @@ type answer struct {
 func (a answer) remote() string {
 	m, _ := a.Body.(map[string]any)
 	r, _ := m["remote"].(string)
-	ip, _, _ := strings.Cut(r, ":")
+	ip, _, _ := net.SplitHostPort(r)
 	return ip
 }
 

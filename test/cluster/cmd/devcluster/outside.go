@@ -25,7 +25,7 @@ func outsideCommand(w *where) *cobra.Command {
 func outsideHostsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "hosts",
-		Short: "list them",
+		Short: "list them; the IPv6 addresses are those of dual clusters",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -34,7 +34,7 @@ func outsideHostsCommand() *cobra.Command {
 				if h.Wildcard {
 					name = "*." + name
 				}
-				fmt.Fprintf(t, "%s\t%s\n", h.Address, name)
+				fmt.Fprintf(t, "%s\t%s\t%s\n", h.IPv4, h.IPv6, name)
 			}
 			return t.Flush() //nolint:wrapcheck // writes to standard output
 		},

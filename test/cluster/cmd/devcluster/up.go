@@ -11,6 +11,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/keeper"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
 // defaultName is the cluster whose kubeconfig lies beside its directory, where it
@@ -41,6 +42,7 @@ func upCommand(w *where) *cobra.Command {
 	f.IntVar(&s.Index, "index", 0, "number that the addresses follow from")
 	f.IntVar(&s.Nodes, "nodes", 1, "how many nodes; the first has the control plane")
 	f.BoolVar(&o.Foreground, "foreground", false, "stay until interrupted, and take the cluster down then")
+	f.StringVar(&s.IPFamily, "ip-family", spec.IPv4, "addresses of nodes, pods, Services and the outside: ipv4 or dual")
 	f.IntVar(&s.APIPort, "port", 6443, "port on 127.0.0.1 for the API server; any other if it is taken")
 	f.StringVar(&o.Access, "kubeconfig", "", "where to write the kubeconfig (default DIR/kubeconfig, or DIR/NAME/kubeconfig)")
 	f.StringSliceVar(&s.Images, "image", nil, "image archives to import while the cluster starts")

@@ -77,7 +77,7 @@ func writeShared(c spec.Cluster, ca *pki.Authority) error {
 func writeNode(n spec.Node, ca *pki.Authority) error {
 	err := issue(ca, n.Own("kubelet"), pki.Subject{
 		CommonName: "system:node:" + n.Host(), Organization: []string{"system:nodes"},
-		DNS: []string{n.Host()}, IPs: []string{n.IP()},
+		DNS: []string{n.Host()}, IPs: n.IPs(),
 	})
 	if err != nil {
 		return err

@@ -115,7 +115,7 @@ func (k *keeper) pass(l line) (waiting bool) {
 func (k *keeper) startAll() error {
 	k.ready = map[string]bool{}
 	var err error
-	if k.outside, err = wiring.Outside(k.Cluster, outside.Addresses()); err != nil {
+	if k.outside, err = wiring.Outside(k.Cluster, outside.Addresses(k.Cluster)); err != nil {
 		return err //nolint:wrapcheck // says all
 	}
 	if err := k.start(spec.Outside, k.outside); err != nil {

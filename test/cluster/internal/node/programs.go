@@ -4,6 +4,8 @@
 package node
 
 import (
+	"strings"
+
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
 )
 
@@ -26,7 +28,7 @@ func (n *node) apiserver() []string {
 	pki := func(name string) string { return n.Path("pki", name) }
 	args := []string{
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--service-cluster-ip-range=" + n.ServiceCIDR(),
+		"--service-cluster-ip-range=" + n.ServiceCIDRs(),
 		"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 		"--client-ca-file=" + pki("ca.crt"),
 		"--service-account-key-file=" + pki("sa.crt"), "--service-account-signing-key-file=" + pki("sa.key"),
@@ -49,7 +51,7 @@ func (n *node) workers() []supervise.Program {
 	all := []supervise.Program{
 		n.program("kubelet",
 			"--config="+n.Own("kubelet.yaml"), "--kubeconfig="+n.Own("kubelet.kubeconfig"),
-			"--hostname-override="+n.Host(), "--node-ip="+n.IP()),
+			"--hostname-override="+n.Host(), "--node-ip="+strings.Join(n.IPs(), ",")),
 		n.program("kube-proxy", "--config="+n.Own("kube-proxy.yaml")),
 	}
 	if n.ControlPlane() {

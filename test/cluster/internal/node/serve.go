@@ -35,7 +35,10 @@ func (n *node) enforcement() enforce.Options {
 	}
 	if n.Policy.Blocks == "not-node" {
 		for _, m := range n.Machines() {
-			o.Compile.NotBlocks = append(o.Compile.NotBlocks, netip.MustParsePrefix(m.IP()+"/32"))
+			for _, ip := range m.IPs() {
+				a := netip.MustParseAddr(ip)
+				o.Compile.NotBlocks = append(o.Compile.NotBlocks, netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
 	}
 	return o

@@ -82,7 +82,7 @@ func (n *node) awaitAPI(ctx context.Context) error {
 // starts again is known already.
 func (n *node) register(ctx context.Context) error {
 	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Host()}}
-	o.Spec.PodCIDR, o.Spec.PodCIDRs = n.PodSubnet(), []string{n.PodSubnet()}
+	o.Spec.PodCIDR, o.Spec.PodCIDRs = n.PodSubnet(), n.PodSubnets()
 	_, err := n.client.CoreV1().Nodes().Create(ctx, o, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("register %s: %w", n.Host(), err)
@@ -124,7 +124,7 @@ func (n *node) deployDNS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"hosts": outside.HostsFile(), "Corefile": string(corefile)} {
+	for name, text := range map[string]string{"hosts": outside.HostsFile(n.Cluster), "Corefile": string(corefile)} {
 		if err := os.WriteFile(n.Path("dns", name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write DNS configuration: %w", err)
 		}

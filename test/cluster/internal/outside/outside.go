@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -25,33 +26,53 @@ type Host struct {
 	Name     string // short
 	DNS      string
 	Wildcard bool // DNS is a suffix, all names of which are this host
-	Address  string
+	IPv4     string
+	IPv6     string // in dual clusters
+}
+
+func (h Host) addresses(c spec.Cluster) []string {
+	if c.IPFamily == spec.Dual {
+		return []string{h.IPv4, h.IPv6}
+	}
+	return []string{h.IPv4}
+}
+
+// listen is the port at all of the host's addresses.
+func (h Host) listen(c spec.Cluster, port string) string {
+	var all []string
+	for _, a := range h.addresses(c) {
+		all = append(all, net.JoinHostPort(a, port))
+	}
+	return strings.Join(all, ",")
 }
 
 // Hosts are all of them.
 func Hosts() []Host {
 	return []Host{
-		{Name: "allowed", DNS: "allowed.outside.test", Address: "203.0.113.10"},
-		{Name: "other", DNS: "other.outside.test", Address: "203.0.113.20"},
-		{Name: "wild", DNS: "wild.outside.test", Wildcard: true, Address: "203.0.113.30"},
+		{Name: "allowed", DNS: "allowed.outside.test", IPv4: "203.0.113.10", IPv6: "2001:db8::10"},
+		{Name: "other", DNS: "other.outside.test", IPv4: "203.0.113.20", IPv6: "2001:db8::20"},
+		{Name: "wild", DNS: "wild.outside.test", Wildcard: true, IPv4: "203.0.113.30", IPv6: "2001:db8::30"},
 	}
 }
 
 // Addresses are the hosts' addresses.
-func Addresses() []string {
+func Addresses(c spec.Cluster) []string {
 	var a []string
 	for _, h := range Hosts() {
-		a = append(a, h.Address)
+		a = append(a, h.addresses(c)...)
 	}
 	return a
 }
 
 // HostsFile is the text from which DNS answers for names that are not wildcards.
-func HostsFile() string {
+func HostsFile(c spec.Cluster) string {
 	var b strings.Builder
 	for _, h := range Hosts() {
-		if !h.Wildcard {
-			fmt.Fprintf(&b, "%s %s\n", h.Address, h.DNS)
+		if h.Wildcard {
+			continue
+		}
+		for _, a := range h.addresses(c) {
+			fmt.Fprintf(&b, "%s %s\n", a, h.DNS)
 		}
 	}
 	return b.String()
@@ -70,7 +91,7 @@ func Prepare(c spec.Cluster) error {
 		return fmt.Errorf("keep the outside's authority: %w", err)
 	}
 	for _, h := range Hosts() {
-		s := pki.Subject{CommonName: h.DNS, DNS: []string{h.DNS}, IPs: []string{h.Address}}
+		s := pki.Subject{CommonName: h.DNS, DNS: []string{h.DNS}, IPs: h.addresses(c)}
 		if h.Wildcard {
 			s.DNS = append(s.DNS, "*."+h.DNS)
 		}
@@ -95,9 +116,9 @@ func Programs(c spec.Cluster) []supervise.Program {
 			Name: "outside-" + h.Name,
 			Path: c.TestApp,
 			Args: []string{
-				"serve", "--name", h.Name, "--bind", h.Address, "--log", file(".jsonl"),
-				"--http", ":80", "--https", ":443", "--cert", file(".crt"), "--key", file(".key"),
-				"--tcp", ":9000", "--udp", ":9001", "--grpc", ":50051",
+				"serve", "--name", h.Name, "--log", file(".jsonl"),
+				"--http", h.listen(c, "80"), "--https", h.listen(c, "443"), "--cert", file(".crt"), "--key", file(".key"),
+				"--tcp", h.listen(c, "9000"), "--udp", h.listen(c, "9001"), "--grpc", h.listen(c, "50051"),
 			},
 		})
 	}

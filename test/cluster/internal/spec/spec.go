@@ -31,16 +31,17 @@ const ControlSocket = "/run/devcluster.sock"
 
 // Cluster is everything that is decided before anything is started.
 type Cluster struct {
-	Name    string   `json:"name"`
-	Index   int      `json:"index"`
-	Nodes   int      `json:"nodes"`
-	Dir     string   `json:"dir"`     // absolute; belongs to this cluster alone
-	Bin     string   `json:"bin"`     // absolute; see package binaries
-	Images  []string `json:"images"`  // archives imported while the cluster starts
-	TestApp string   `json:"testApp"` // binary that plays the hosts outside
-	APIPort int      `json:"apiPort"` // on the host's 127.0.0.1
-	Audit   bool     `json:"audit"`   // write every request to the API server down
-	Policy  Policy   `json:"policy"`
+	Name     string   `json:"name"`
+	Index    int      `json:"index"`
+	Nodes    int      `json:"nodes"`
+	IPFamily string   `json:"ipFamily"` // ipv4, or dual for IPv6 as well
+	Dir      string   `json:"dir"`      // absolute; belongs to this cluster alone
+	Bin      string   `json:"bin"`      // absolute; see package binaries
+	Images   []string `json:"images"`   // archives imported while the cluster starts
+	TestApp  string   `json:"testApp"`  // binary that plays the hosts outside
+	APIPort  int      `json:"apiPort"`  // on the host's 127.0.0.1
+	Audit    bool     `json:"audit"`    // write every request to the API server down
+	Policy   Policy   `json:"policy"`
 }
 
 // Policy says how NetworkPolicies are enforced. The settings are where CNIs that
@@ -71,7 +72,7 @@ func (c Cluster) Validate() error {
 	if !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Bin) {
 		errs = append(errs, fmt.Errorf("directories %q and %q: want absolute paths", c.Dir, c.Bin))
 	}
-	errs = append(errs, oneOf("deny", c.Policy.Deny, "drop", "reject"),
+	errs = append(errs, oneOf("IP family", c.IPFamily, IPv4, Dual), oneOf("deny", c.Policy.Deny, "drop", "reject"),
 		oneOf("established", c.Policy.Established, "cut", "keep"),
 		oneOf("blocks", c.Policy.Blocks, "any", "not-node"),
 		oneOf("translation", c.Policy.Translation, "after", "before"))

@@ -70,17 +70,22 @@ func joinLink(h *netlink.Handle, a, b spec.Cluster, far int) error {
 	return nil
 }
 
-// joinRoutes sends everything of the other cluster to its router. The link repeats
-// the router's address: without one, neighbours would be asked for from any other
-// of the router's addresses, of which the far router has the same.
+// joinRoutes sends everything of the other cluster to its router, in the families
+// that both have. The link repeats the router's address: without one, neighbours
+// would be asked for from any other of the router's addresses, of which the far
+// router has the same.
 func joinRoutes(own, other spec.Cluster) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	if err := address(h, linkTo(other), own.RouterIP()+"/32"); err != nil {
-		return err
+	near, far := own.Nets(), other.Nets()
+	families := min(len(near), len(far))
+	for _, n := range near[:families] {
+		if err := address(h, linkTo(other), host(n.Router)); err != nil {
+			return err
+		}
 	}
 	if err := up(h, linkTo(other)); err != nil {
 		return err
@@ -89,15 +94,19 @@ func joinRoutes(own, other spec.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", linkTo(other), err)
 	}
-	for _, dst := range append(other.Networks(), other.NodeIP()+"/24") {
-		_, n, err := net.ParseCIDR(dst)
-		if err != nil {
-			return fmt.Errorf("parse route %s: %w", dst, err)
-		}
-		r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: n, Gw: net.ParseIP(other.RouterIP()), Flags: int(netlink.FLAG_ONLINK)}
-		if err := h.RouteReplace(r); err != nil {
-			return fmt.Errorf("add route %s: %w", dst, err)
+	for _, n := range far[:families] {
+		for _, dst := range append(n.Beyond(), n.Pods, fmt.Sprintf("%s/%d", n.Router, n.Bits)) {
+			_, net, err := net.ParseCIDR(dst)
+			if err != nil {
+				return fmt.Errorf("parse route %s: %w", dst, err)
+			}
+			r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: net, Gw: gateway(n), Flags: int(netlink.FLAG_ONLINK)}
+			if err := h.RouteReplace(r); err != nil {
+				return fmt.Errorf("add route %s: %w", dst, err)
+			}
 		}
 	}
 	return nil
 }
+
+func gateway(n spec.Net) net.IP { return net.ParseIP(n.Router) }

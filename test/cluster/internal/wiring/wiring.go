@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,19 +45,21 @@ func Outside(c spec.Cluster, hosts []string) (*os.File, error) {
 }
 
 func layOutside(h *netlink.Handle, c spec.Cluster, hosts []string) error {
-	if err := forward(); err != nil {
+	if err := forward(c); err != nil {
 		return err
 	}
 	for _, ip := range hosts {
-		if err := address(h, "lo", ip+"/32"); err != nil {
+		if err := address(h, "lo", host(ip)); err != nil {
 			return err
 		}
 	}
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: hardware(c, 0xfe)}}); err != nil {
 		return fmt.Errorf("add bridge: %w", err)
 	}
-	if err := address(h, bridge, c.RouterIP()+"/24"); err != nil {
-		return err
+	for _, n := range c.Nets() {
+		if err := address(h, bridge, fmt.Sprintf("%s/%d", n.Router, n.Bits)); err != nil {
+			return err
+		}
 	}
 	for _, l := range []string{"lo", bridge} {
 		if err := up(h, l); err != nil {
@@ -105,7 +108,7 @@ func unplug(h *netlink.Handle, link string) error {
 }
 
 func layNode(h *netlink.Handle, n spec.Node, outside int) error {
-	if err := forward(); err != nil {
+	if err := forward(n.Cluster); err != nil {
 		return err
 	}
 	if err := up(h, "lo"); err != nil {
@@ -119,8 +122,10 @@ func layNode(h *netlink.Handle, n spec.Node, outside int) error {
 	if err != nil {
 		return fmt.Errorf("add link: %w", err)
 	}
-	if err := address(h, nodeLink, n.IP()+"/24"); err != nil {
-		return err
+	for _, net := range n.Nets() {
+		if err := address(h, nodeLink, fmt.Sprintf("%s/%d", net.IP, net.Bits)); err != nil {
+			return err
+		}
 	}
 	return up(h, nodeLink)
 }
@@ -148,13 +153,15 @@ func plug(h *netlink.Handle, n spec.Node) error {
 	if err := h.LinkSetUp(port); err != nil {
 		return fmt.Errorf("set link %s up: %w", n.Host(), err)
 	}
-	networks := []string{n.PodSubnet()}
-	if n.ControlPlane() {
-		networks = append(networks, n.ServiceCIDR(), n.LoadBalancerCIDR())
-	}
-	for _, dst := range networks {
-		if err := route(h, bridge, dst, n.IP()); err != nil {
-			return err
+	for _, net := range n.Nets() {
+		behind := []string{net.Pods}
+		if n.ControlPlane() {
+			behind = append(behind, net.Beyond()...)
+		}
+		for _, dst := range behind {
+			if err := route(h, bridge, dst, net.IP); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -166,11 +173,18 @@ func routes(h *netlink.Handle, n spec.Node) error {
 		if o.Number == n.Number {
 			continue
 		}
-		if err := route(h, nodeLink, o.PodSubnet(), o.IP()); err != nil {
+		for _, net := range o.Nets() {
+			if err := route(h, nodeLink, net.Pods, net.IP); err != nil {
+				return err
+			}
+		}
+	}
+	for _, net := range n.Nets() {
+		if err := route(h, nodeLink, net.All, net.Router); err != nil {
 			return err
 		}
 	}
-	return route(h, nodeLink, "0.0.0.0/0", n.RouterIP())
+	return nil
 }
 
 // Within calls f on a thread that is in the network namespace at path. Processes
@@ -227,14 +241,30 @@ func newNamespace() (*os.File, error) {
 	return r.ns, r.err
 }
 
-// forward lets the caller's network namespace pass IPv4 on. Of IPv6 there are
-// link-local addresses only.
-func forward() error {
-	// /proc/sys/net is that of the thread that opens it.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("switch on forwarding: %w", err)
+// forward lets the caller's network namespace pass packets on. Without a second
+// family, of IPv6 there are link-local addresses only.
+func forward(c spec.Cluster) error {
+	settings := map[string]string{"ipv4/ip_forward": "1"}
+	if c.IPFamily == spec.Dual {
+		settings["ipv6/conf/all/forwarding"] = "1"
+		// An address is used at once, not after a second's look for others who have it.
+		settings["ipv6/conf/all/accept_dad"], settings["ipv6/conf/default/accept_dad"] = "0", "0"
+	}
+	for name, value := range settings {
+		// /proc/sys/net is that of the thread that opens it.
+		if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	return nil
+}
+
+// host is the address as a network of its own.
+func host(ip string) string {
+	if strings.Contains(ip, ":") {
+		return ip + "/128"
+	}
+	return ip + "/32"
 }
 
 func up(h *netlink.Handle, link string) error {
