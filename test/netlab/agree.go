@@ -26,9 +26,12 @@ func (c *Call) agree(r probe.Result) {
 	if r.Local == "" {
 		return // there was no connection
 	}
-	if c.compare(r, l.world()) == nil {
+	err := c.compare(r, l.world(), noted)
+	if err == nil {
 		return
 	}
+	gist, _, _ := strings.Cut(err.Error(), "\n")
+	l.cameTrue = append(l.cameTrue, "  not yet as the configuration says: "+gist)
 	if err := c.agreeAtRest(); err != nil {
 		l.t.Errorf("%s%s: what happened is not what the configuration says: %v", c.name, c.ask, err)
 	}
@@ -49,39 +52,75 @@ func (c *Call) agreeAtRest() error {
 		if err != nil {
 			return err
 		}
-		difference = c.compare(rs[1], before)
+		difference = c.compare(rs[1], before, patience)
 		return before.inMotion()
 	})
 	return errors.Join(err, difference)
 }
 
-// noted is how long a proxy may take to write its access log.
-const noted = 5 * time.Second
+// agreeAll holds the answers of many requests against the configuration, if that
+// was the same before them and after: then each must be one that is allowed.
+func (c *Call) agreeAll(before *world, rs []probe.Result) {
+	l := c.pod.lab
+	l.t.Helper()
+	if before.inMotion() != nil {
+		return
+	}
+	for i, r := range rs {
+		if i == 0 || r.Local == "" {
+			continue // the first one finds out whether workers know what the main thread does
+		}
+		_, err := c.allowed(r, before)
+		if err != nil {
+			l.t.Errorf("%s%s: number %d is not what the configuration says: %v", c.name, c.ask, i, err)
+			return
+		}
+	}
+}
 
-// compare looks for a journey that fits; an error explains all that do not.
-func (c *Call) compare(r probe.Result, w *world) error {
+// noted is how long proxies may take to write their access logs before the request
+// is made again.
+const noted = 2 * time.Second
+
+// allowed are the journeys that may give this result, without going into where
+// they lead; none if no proxy has a say. An error explains all others.
+func (c *Call) allowed(r probe.Result, w *world) ([]simulation.Journey, error) {
 	ask, err := c.request(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all := simulation.Walk(w, simulation.Sender{Machine: c.pod.Name}, ask)
 	if !slices.ContainsFunc(all, func(j simulation.Journey) bool { return len(j.Hops) > 0 }) {
-		return nil // no proxy had a say
+		return nil, nil
 	}
-	fitting := slices.DeleteFunc(slices.Clone(all), func(j simulation.Journey) bool { return !c.allows(j, r) })
-	if len(fitting) == 0 {
-		return fmt.Errorf("the application got %s", explained(all, r, nil))
+	out := slices.DeleteFunc(slices.Clone(all), func(j simulation.Journey) bool { return !c.allows(j, r) })
+	if len(out) == 0 {
+		return nil, fmt.Errorf("the application got %s", explained(all, r, nil))
+	}
+	return out, nil
+}
+
+// compare looks for a journey that fits in every hop; an error explains all that
+// might have.
+func (c *Call) compare(r probe.Result, w *world, wait time.Duration) error {
+	fitting, err := c.allowed(r, w)
+	if len(fitting) == 0 || err != nil {
+		return err
 	}
 	var hops []probe.Hop
-	err = await(noted, func() error {
+	err = await(wait, func() error {
 		hops = c.pod.lab.hops(r)
-		if !slices.ContainsFunc(fitting, func(j simulation.Journey) bool { return sameWay(j, hops) }) {
-			return errors.New("no journey went that way")
+		if slices.ContainsFunc(fitting, func(j simulation.Journey) bool { return sameWay(j, hops) }) {
+			return nil
 		}
-		return nil
+		err := errors.New("no journey went that way")
+		if !slices.ContainsFunc(fitting, func(j simulation.Journey) bool { return expected(j) > len(hops) }) {
+			return final{err}
+		}
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%w: the application got %s", err, explained(all, r, hops))
+		return fmt.Errorf("%w: the application got %s", err, explained(fitting, r, hops))
 	}
 	return nil
 }
@@ -147,6 +186,19 @@ func sameWay(j simulation.Journey, hops []probe.Hop) bool {
 		hops = hops[1:]
 	}
 	return len(hops) == 0
+}
+
+// expected is how many proxies have to note a journey.
+func expected(j simulation.Journey) int {
+	for i, h := range j.Hops {
+		if !h.Outcome.Logged || h.Outcome.Verdict == simulation.Closed {
+			return i
+		}
+		if h.Endpoint.Internal != "" {
+			return i + 1
+		}
+	}
+	return len(j.Hops)
 }
 
 // sameHop compares one proxy's doing with what it noted. Where it answers by itself

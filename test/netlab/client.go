@@ -139,8 +139,11 @@ func (l *Lab) settled(p probe.Probe, r probe.Result) {
 func (c *Call) Times(n int) []probe.Result {
 	c.pod.lab.t.Helper()
 	c.pod.lab.Ready()
+	before, err := c.pod.lab.still()
+	c.pod.lab.must(err)
 	rs, err := c.try(n)
 	c.pod.lab.must(err)
+	c.agreeAll(before, rs)
 	return rs
 }
 

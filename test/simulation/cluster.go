@@ -88,8 +88,7 @@ func (x *run) originalDst(c *clusterv3.Cluster) ([]Endpoint, string, error) {
 		if name == "" {
 			name = "x-envoy-original-dst-host"
 		}
-		v, _ := x.req.header(name)
-		at, err := netip.ParseAddrPort(v)
+		at, err := netip.ParseAddrPort(x.req.first(name))
 		if err != nil {
 			return nil, fmt.Sprintf("header %s holds no address", name), nil
 		}

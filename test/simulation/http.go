@@ -268,9 +268,8 @@ func (x *run) cors(own *anypb.Any) error {
 	if !ok || err != nil {
 		return err
 	}
-	origin, has := x.req.header("origin")
-	method, asks := x.req.header("access-control-request-method")
-	if x.req.Method != "OPTIONS" || !has || !asks || method == "" {
+	origin := x.req.first("origin")
+	if x.req.Method != "OPTIONS" || origin == "" || x.req.first("access-control-request-method") == "" {
 		return nil
 	}
 	for _, m := range p.GetAllowOriginStringMatch() {

@@ -53,17 +53,21 @@ func matchString(m *matcherv3.StringMatcher, s string) (bool, error) {
 }
 
 // matchHeader follows Envoy: a header that is missing matches no rule about its
-// value, inverted or not, unless the rule treats it as empty.
+// value, inverted or not, unless the rule treats it as empty. Of several values one
+// that matches is enough, and inverted one that matches is too many.
 func matchHeader(m *routev3.HeaderMatcher, r Request) (bool, error) {
-	value, present := r.header(m.Name)
+	values := r.header(m.Name)
 	if p, ok := m.GetHeaderMatchSpecifier().(*routev3.HeaderMatcher_PresentMatch); ok || m.GetHeaderMatchSpecifier() == nil {
 		wanted := !ok || p.PresentMatch
-		return (present || m.TreatMissingHeaderAsEmpty) == wanted != m.InvertMatch, nil
+		return (len(values) > 0 || m.TreatMissingHeaderAsEmpty) == wanted != m.InvertMatch, nil
 	}
-	if !present && !m.TreatMissingHeaderAsEmpty {
+	if len(values) == 0 && !m.TreatMissingHeaderAsEmpty {
 		return false, nil
 	}
-	ok, err := matchHeaderValue(m, value)
+	if len(values) == 0 {
+		values = []string{""}
+	}
+	ok, err := anyOf(values, func(v string) (bool, error) { return matchHeaderValue(m, v) })
 	return ok != m.InvertMatch, err
 }
 

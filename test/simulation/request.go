@@ -93,19 +93,25 @@ func (r Request) clone() Request {
 	return r
 }
 
-// header is what Envoy matches: all values, joined. Pseudo-headers are headers.
-func (r Request) header(name string) (string, bool) {
+// header lists the values of a header. Pseudo-headers are headers.
+func (r Request) header(name string) []string {
 	name = strings.ToLower(name)
-	switch name {
-	case ":authority", "host":
-		return r.Authority, r.Authority != ""
-	case ":path":
-		return r.Path, r.Path != ""
-	case ":method":
-		return r.Method, r.Method != ""
+	pseudo, is := map[string]string{":authority": r.Authority, "host": r.Authority, ":path": r.Path, ":method": r.Method}[name]
+	switch {
+	case !is:
+		return r.Headers[name]
+	case pseudo == "":
+		return nil
 	}
-	v, ok := r.Headers[name]
-	return strings.Join(v, ","), ok
+	return []string{pseudo}
+}
+
+// first is the first value of a header, empty if it is missing.
+func (r Request) first(name string) string {
+	for _, v := range r.header(name) {
+		return v
+	}
+	return ""
 }
 
 // String is one line about the request.

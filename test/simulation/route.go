@@ -76,7 +76,7 @@ func (x *run) mustUpgrade(h *routev3.VirtualHost) bool {
 func findVirtualHost(t *routev3.RouteConfiguration, r Request) (*routev3.VirtualHost, string) {
 	host := r.Authority
 	if t.GetVhostHeader() != "" {
-		host, _ = r.header(t.GetVhostHeader())
+		host = r.first(t.GetVhostHeader())
 	}
 	if t.GetIgnorePortInHostMatching() {
 		host = withoutPort(host)
@@ -185,7 +185,7 @@ func (x *run) fraction(what string, f *corev3.RuntimeFractionalPercent) bool {
 }
 
 func (x *run) isGRPC() bool {
-	v, _ := x.req.header("content-type")
+	v := x.req.first("content-type")
 	return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+")
 }
 

@@ -143,8 +143,7 @@ func (x *run) cluster(a *routev3.RouteAction) (string, error) {
 	case *routev3.RouteAction_Cluster:
 		return c.Cluster, nil
 	case *routev3.RouteAction_ClusterHeader:
-		name, _ := x.req.header(c.ClusterHeader)
-		return name, nil
+		return x.req.first(c.ClusterHeader), nil
 	case *routev3.RouteAction_WeightedClusters:
 		var weights []uint64
 		for _, w := range c.WeightedClusters.GetClusters() {
@@ -197,7 +196,7 @@ func (x *run) rewrite(at chosen, a *routev3.RouteAction) error {
 	case *routev3.RouteAction_HostRewriteLiteral:
 		r.Authority = h.HostRewriteLiteral
 	case *routev3.RouteAction_HostRewriteHeader:
-		if v, ok := r.header(h.HostRewriteHeader); ok {
+		if v := r.first(h.HostRewriteHeader); v != "" {
 			r.Authority = v
 		}
 	case *routev3.RouteAction_AutoHostRewrite, nil:

@@ -122,7 +122,7 @@ func (o Outcome) handshake(ctx *tlsv3.UpstreamTlsContext, e Endpoint, h *httpv3.
 	if u := h.GetUpstreamHttpProtocolOptions(); u.GetAutoSni() && o.http {
 		host := r.Authority
 		if name := u.GetOverrideAutoSniHeader(); name != "" {
-			host, _ = r.header(name)
+			host = r.first(name)
 		}
 		if host = withoutPort(host); !isIP(host) {
 			out.SNI = host
