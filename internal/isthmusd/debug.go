@@ -75,6 +75,10 @@ func (d *Daemon) ready(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "waiting for "+strings.Join(waiting, ", "), http.StatusServiceUnavailable)
 		return
 	}
+	if stalled := d.ingest.Queue().Stalled(); len(stalled) > 0 {
+		http.Error(w, "no progress in "+strings.Join(stalled, ", "), http.StatusServiceUnavailable)
+		return
+	}
 	_, _ = fmt.Fprintln(w, "ready") // the client is gone if this fails
 }
 
@@ -83,7 +87,7 @@ func (d *Daemon) snapshotz(w http.ResponseWriter, _ *http.Request) {
 	s, q := d.store.Current(), d.ingest.Queue()
 	writeJSON(w, map[string]any{
 		"revision": s.Revision(), "epoch": s.Config().Epoch, "topology": s.Config().Topology,
-		"ready": d.catalog.Ready(), "waiting": q.Waiting(), "problems": q.Problems(),
+		"ready": d.catalog.Ready(), "waiting": q.Waiting(), "stalled": q.Stalled(), "problems": q.Problems(),
 		"counts": s.Counts(), "catalog": d.catalog.Stats(),
 	})
 }

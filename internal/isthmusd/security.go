@@ -172,14 +172,22 @@ func (d *Daemon) caSecret(ctx context.Context, kube *ingest.Kube) (*pki.Bundle, 
 // followCA takes over a rotated CA. A Secret that cannot be used changes nothing.
 func (d *Daemon) followCA(ctx context.Context, kube *ingest.Kube) error {
 	return kube.FollowSecret(ctx, d.caKey(), func(data map[string][]byte) {
-		b, err := pki.Load(data, time.Now())
-		if err != nil {
+		changed, err := takeCA(d.security.authority, data, time.Now())
+		switch {
+		case err != nil:
 			d.cfg.Log.Error("the CA Secret cannot be used, the CA stays as it is", "error", err)
-			return
-		}
-		if !b.Cert().Equal(d.security.authority.Bundle().Cert()) || string(b.RootPEM()) != string(d.security.authority.Bundle().RootPEM()) {
-			d.security.authority.Swap(b)
-			d.cfg.Log.Info("the CA changed", "notAfter", b.NotAfter())
+		case changed:
+			d.cfg.Log.Info("the CA changed", "notAfter", d.security.authority.Bundle().NotAfter())
 		}
 	})
+}
+
+// takeCA swaps the CA for the one in a Secret's data if it is another.
+func takeCA(a *ca.Authority, data map[string][]byte, now time.Time) (changed bool, err error) {
+	b, err := pki.Load(data, now)
+	if err != nil || b.Equal(a.Bundle()) {
+		return false, err
+	}
+	a.Swap(b)
+	return true, nil
 }

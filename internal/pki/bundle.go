@@ -16,6 +16,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -70,6 +71,13 @@ func (b *Bundle) NotAfter() time.Time {
 		}
 	}
 	return end
+}
+
+// Equal tells whether the bundles sign with the same certificate, through the
+// same chain, under the same roots.
+func (b *Bundle) Equal(o *Bundle) bool {
+	same := func(x, y *x509.Certificate) bool { return x.Equal(y) }
+	return b.cert.Equal(o.cert) && slices.EqualFunc(b.chain, o.chain, same) && slices.EqualFunc(b.roots, o.roots, same)
 }
 
 // Data renders the bundle as Secret data; Load reads it back.

@@ -280,3 +280,52 @@ func FuzzStaticKey(f *testing.F) {
 		}
 	})
 }
+
+// slowReviews answer when they are let.
+type slowReviews struct {
+	asked   chan string
+	release chan struct{}
+}
+
+func (r *slowReviews) Create(_ context.Context, in *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+	r.asked <- in.Spec.Token
+	<-r.release
+	out := in.DeepCopy()
+	out.Status = authenticationv1.TokenReviewStatus{
+		Authenticated: true, Audiences: []string{authn.Audience},
+		User: authenticationv1.UserInfo{Username: "system:serviceaccount:shop:cart"},
+	}
+	return out, nil
+}
+
+func TestOnePeerMayNotFloodTheAPIServer(t *testing.T) {
+	t.Parallel()
+	api := &slowReviews{asked: make(chan string), release: make(chan struct{})}
+	r := authn.NewReviewer(api, nil)
+	from := func(addr net.Addr) context.Context { return peer.NewContext(t.Context(), &peer.Peer{Addr: addr}) }
+	results := make(chan error, 8)
+	ask := func(addr net.Addr, token string) {
+		go func() {
+			_, err := r.Verify(from(addr), token)
+			results <- err
+		}()
+		<-api.asked
+	}
+	for i := range 4 {
+		ask(far, "token "+string(rune('a'+i)))
+	}
+	if _, err := r.Verify(from(far), "one more"); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("a fifth review at once: %v, want it put off", err)
+	}
+	ask(near, "of another peer")
+	close(api.release)
+	for range 5 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	go func() { <-api.asked }()
+	if _, err := r.Verify(from(far), "one more"); err != nil {
+		t.Errorf("after the others: %v", err)
+	}
+}

@@ -10,12 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc/peer"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
@@ -30,7 +32,10 @@ const (
 	// maxReviews bounds the cache; a full one is forgotten whole, which costs
 	// reviews and nothing else.
 	maxReviews = 4096
-	podNameKey = "authentication.kubernetes.io/pod-name"
+	// peerReviews bounds the reviews that one peer may have under way: a proxy needs
+	// one or two, and who invents tokens gets no more of the API server than that.
+	peerReviews = 4
+	podNameKey  = "authentication.kubernetes.io/pod-name"
 )
 
 // TokenReviews is the part of client-go's authentication client that is used.
@@ -46,6 +51,8 @@ type Reviewer struct {
 
 	mu    sync.Mutex
 	cache map[[sha256.Size]byte]reviewed
+	// busy counts reviews under way by the address of the peer.
+	busy map[string]int
 }
 
 type reviewed struct {
@@ -60,7 +67,7 @@ func NewReviewer(reviews TokenReviews, c clock.PassiveClock) *Reviewer {
 	if c == nil {
 		c = clock.RealClock{}
 	}
-	return &Reviewer{reviews: reviews, clock: c, cache: map[[sha256.Size]byte]reviewed{}}
+	return &Reviewer{reviews: reviews, clock: c, cache: map[[sha256.Size]byte]reviewed{}, busy: map[string]int{}}
 }
 
 // Verify implements Verifier.
@@ -72,6 +79,11 @@ func (r *Reviewer) Verify(ctx context.Context, token string) (Subject, error) {
 	if hit, ok := r.cached(key); ok {
 		return hit.subject, hit.err
 	}
+	from := peerOf(ctx)
+	if !r.begin(from) {
+		return Subject{}, fmt.Errorf("%w: too many reviews for this peer are under way", ErrUnavailable)
+	}
+	defer r.end(from)
 	// One flight serves every waiting stream, so it must not end with the stream that began it.
 	shared := context.WithoutCancel(ctx)
 	v, err, _ := r.flights.Do(string(key[:]), func() (any, error) {
@@ -85,6 +97,37 @@ func (r *Reviewer) Verify(ctx context.Context, token string) (Subject, error) {
 		return Subject{}, err
 	}
 	return v.(Subject), nil
+}
+
+// peerOf is the caller's address without its port.
+func peerOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
+}
+
+func (r *Reviewer) begin(peer string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[peer] >= peerReviews {
+		return false
+	}
+	r.busy[peer]++
+	return true
+}
+
+func (r *Reviewer) end(peer string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[peer]--; r.busy[peer] == 0 {
+		delete(r.busy, peer)
+	}
 }
 
 func (r *Reviewer) cached(key [sha256.Size]byte) (reviewed, bool) {

@@ -4,9 +4,12 @@
 package ca
 
 import (
+	"crypto"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -23,6 +26,7 @@ type Serving struct {
 	authority *Authority
 	dns       []string
 	ips       []net.IP
+	slots     chan struct{}
 
 	mu     sync.Mutex
 	cert   *tls.Certificate
@@ -32,7 +36,23 @@ type Serving struct {
 
 // Serving returns a source of certificates for these names.
 func (a *Authority) Serving(dns []string, ips []net.IP) *Serving {
-	return &Serving{authority: a, dns: dns, ips: ips}
+	return &Serving{authority: a, dns: dns, ips: ips, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+}
+
+// paced is a key that signs for as many handshakes at once as there are CPUs, in
+// the order in which they came. Of a thousand proxies that connect at once some
+// are then served at once, where otherwise all would wait until the last one's
+// time is over and begin again. No place is held while a client is waited for.
+type paced struct {
+	crypto.Signer
+	slots chan struct{}
+}
+
+// Sign implements crypto.Signer.
+func (p paced) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	p.slots <- struct{}{}
+	defer func() { <-p.slots }()
+	return p.Signer.Sign(rand, digest, opts)
 }
 
 // GetCertificate fits tls.Config.
@@ -50,6 +70,9 @@ func (s *Serving) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("renew serving certificate: %w", err)
+	}
+	if key, ok := cert.PrivateKey.(crypto.Signer); ok {
+		cert.PrivateKey = paced{key, s.slots}
 	}
 	s.cert, s.signer = cert, signer
 	s.renew = now.Add(cert.Leaf.NotAfter.Sub(now) / 2)

@@ -178,6 +178,7 @@ func (s *kubeStore) Add(obj any) error { return s.Update(obj) }
 // Update delivers an object. One that cannot be understood keeps what it said
 // last, and is reported.
 func (s *kubeStore) Update(obj any) error {
+	s.alive()
 	batch := map[ID]Object{}
 	s.take(obj, batch)
 	s.queue.Set(batch)
@@ -204,6 +205,7 @@ func (s *kubeStore) take(obj any, batch map[ID]Object) {
 
 // Delete delivers that an object is gone.
 func (s *kubeStore) Delete(obj any) error {
+	s.alive()
 	o, ok := obj.(object)
 	if !ok {
 		return nil
@@ -217,6 +219,7 @@ func (s *kubeStore) Delete(obj any) error {
 
 // Replace delivers a whole list: all of it, and that what is not in it is gone.
 func (s *kubeStore) Replace(list []any, _ string) error {
+	s.alive()
 	gone := s.known
 	s.known = make(map[ID]struct{}, len(list))
 	batch := make(map[ID]Object, len(list))
@@ -234,6 +237,11 @@ func (s *kubeStore) Replace(list []any, _ string) error {
 	s.settle()
 	return nil
 }
+
+// UpdateResourceVersion is called for every event of the watch, bookmarks too.
+func (s *kubeStore) UpdateResourceVersion(string) { s.alive() }
+
+func (s *kubeStore) alive() { s.queue.Alive("watch of " + s.kind.name) }
 
 // settle counts the kind as synced. That of the topology's own ConfigMap waits
 // for one that can be read: without its policy nothing may be served.

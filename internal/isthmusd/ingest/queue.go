@@ -37,7 +37,14 @@ type Queue struct {
 	pending  map[ID]Object
 	waiting  map[string]struct{}
 	problems map[string]string
+	// alive is when each watch last heard from its server.
+	alive map[string]time.Time
+	now   func() time.Time
 }
+
+// stalledAfter is how long a watch may be silent. The API server sends a bookmark
+// about once a minute, so one that is silent for longer has missed it.
+const stalledAfter = 90 * time.Second
 
 func newQueue(log *slog.Logger) *Queue {
 	if log == nil {
@@ -46,6 +53,7 @@ func newQueue(log *slog.Logger) *Queue {
 	return &Queue{
 		log: log, wake: make(chan struct{}, 1), pending: map[ID]Object{},
 		waiting: map[string]struct{}{}, problems: map[string]string{},
+		alive: map[string]time.Time{}, now: time.Now,
 	}
 }
 
@@ -87,6 +95,29 @@ func (q *Queue) Report(what, problem string) {
 		q.problems[what] = problem
 		q.log.Warn("bad configuration, the last good one stays if there was one", "what", what, "problem", problem)
 	}
+}
+
+// Alive notes that a watch has heard from its server: an object, a list, or a
+// bookmark.
+func (q *Queue) Alive(what string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.alive[what] = q.now()
+}
+
+// Stalled lists the watches that have been silent for too long. What they would
+// say may be old news elsewhere: proxies are better served by another replica.
+func (q *Queue) Stalled() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var out []string
+	for what, last := range q.alive {
+		if q.now().Sub(last) > stalledAfter {
+			out = append(out, what)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Problems that were reported and still hold.
