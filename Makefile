@@ -84,8 +84,12 @@ cluster-down: ## stop the embedded cluster; leaves nothing behind
 .PHONY: cluster-conformance
 cluster-conformance: tools suite ## Kubernetes' own network cases on the embedded cluster
 	@$(MAKE) --no-print-directory system APT="$(APT) curl wget netcat-openbsd bind9-dnsutils"
-	@trap '$(DEVCLUSTER) down --name conformance' EXIT; $(DEVCLUSTER) up --name conformance --index 9 && \
-	$(DEVCLUSTER) conformance --name conformance --logs .work/conformance networkpolicy dns services
+	@$(call conforms,,networkpolicy dns services)
+	@$(call conforms,--nodes 2 --ip-family dual,dualstack)
+
+# conforms runs the suites $(2) on a cluster of the kind $(1).
+conforms = trap '$(DEVCLUSTER) down --name conformance' EXIT; $(DEVCLUSTER) up --name conformance --index 9 $(1) && \
+	$(DEVCLUSTER) conformance --name conformance --logs .work/conformance $(2)
 
 .PHONY: install
 install: build ## install the operator into the current kubeconfig's cluster

@@ -21,7 +21,7 @@ func conformanceCommand(w *where) *cobra.Command {
 	var o conformance.Options
 	c := &cobra.Command{
 		Use:   "conformance SUITE…",
-		Short: "try a cluster with Kubernetes' own cases: networkpolicy, networkpolicy-short, services or dns",
+		Short: "try a cluster with Kubernetes' own cases: networkpolicy, networkpolicy-short, dns, services or dualstack",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := w.running()

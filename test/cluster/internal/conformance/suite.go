@@ -29,7 +29,7 @@ type exception struct {
 
 var (
 	aboutPolicies = regexp.MustCompile(`^\[sig-network\] Netpol `)
-	noSCTP        = exception{regexp.MustCompile(`using SCTP|basic SCTP service`), "needs a kernel with SCTP"}
+	noSCTP        = exception{regexp.MustCompile(`using SCTP|basic SCTP service|\[Feature:SCTPConnectivity\]`), "needs a kernel with SCTP"}
 	noCloud       = exception{regexp.MustCompile(`\[Provider:|\[Feature:`), "needs a cloud"}
 	noPods        = exception{regexp.MustCompile(`\[Disruptive\]`), "needs a control plane of pods"}
 	noSerial      = exception{regexp.MustCompile(`\[Serial\]`), "changes the cluster's own DNS"}
@@ -41,6 +41,7 @@ func Suites() []Suite {
 		{Name: "networkpolicy", about: aboutPolicies, skip: []exception{noSCTP}},
 		{Name: "networkpolicy-short", about: aboutPolicies, only: short},
 		{Name: "services", about: regexp.MustCompile(`^\[sig-network\] Services `), skip: []exception{noSCTP, noPods}, tools: true},
+		{Name: "dualstack", about: regexp.MustCompile(`^\[sig-network\] \[Feature:IPv6DualStack\] `), skip: []exception{noSCTP}, tools: true},
 		{Name: "dns", about: regexp.MustCompile(`^\[sig-network\] DNS `), skip: []exception{noCloud, noSerial}, tools: true},
 	}
 }
