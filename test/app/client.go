@@ -48,6 +48,7 @@ type clientOptions struct {
 	headers           []string
 	connect, cacert   string
 	sni               string
+	cert, key         string
 	insecure, http2   bool
 }
 
@@ -75,6 +76,8 @@ func clientCommand(use, short string, once func(context.Context, *attempt) resul
 	f.StringArrayVar(&o.headers, "header", nil, "header as 'name: value'")
 	f.StringVar(&o.connect, "connect", "", "address to dial instead of the target's")
 	f.StringVar(&o.cacert, "cacert", "", "file of certificates to trust")
+	f.StringVar(&o.cert, "cert", "", "file of a client certificate")
+	f.StringVar(&o.key, "key", "", "file of its key")
 	f.BoolVar(&o.insecure, "insecure", false, "do not verify the server's certificate")
 	f.BoolVar(&o.http2, "http2", false, "HTTP/2, with prior knowledge when in the clear")
 	return c
@@ -180,6 +183,13 @@ func (a *attempt) transport(secure bool) (http.RoundTripper, error) {
 func (o *clientOptions) tls() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.insecure} //nolint:gosec // asked for by a flag of a test client
 	c.ServerName = cmp.Or(o.sni, o.host)
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return nil, fmt.Errorf("load --cert and --key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
 	if o.cacert == "" {
 		return c, nil
 	}

@@ -65,8 +65,8 @@ func (l *requestLog) add(e entry) {
 }
 
 // handler answers every path with what it saw. Query parameters steer it:
-// status=503 answers that status, delay=2s waits first, fail=N fails the first
-// N requests of each id= with 503.
+// status=503 answers that status, delay=2s waits first, fail=N answers 503 to the
+// first N tries of a request, as its x-request-id tells.
 func (s *server) handler(kind string) http.Handler {
 	mux := http.NewServeMux()
 	failures := &counter{seen: map[string]int{}}
@@ -111,7 +111,7 @@ func (s *server) describe(r *http.Request) answer {
 	return a
 }
 
-// counter counts requests by id, for servers that are to fail a few times.
+// counter counts tries of a request, for servers that are to fail a few times.
 type counter struct {
 	mu   sync.Mutex
 	seen map[string]int
@@ -122,8 +122,9 @@ func (c *counter) status(r *http.Request) int {
 	if n, err := strconv.Atoi(q.Get("fail")); err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.seen[q.Get("id")]++
-		if c.seen[q.Get("id")] <= n {
+		id := r.Header.Get("X-Request-Id")
+		c.seen[id]++
+		if c.seen[id] <= n {
 			return http.StatusServiceUnavailable
 		}
 	}

@@ -47,5 +47,5 @@ spec: {hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS, ports
 	a.Ask("http://other.example.net/").Want(502)
 	a.Ask("http://b/").WantOK()
 	a.Ask("tcp://b:9000").WantOK()
-	b.Ask("http://api.example.com/").Until(from(gw))
+	b.Ask("http://api.example.com/").Until(gw.CheckCalled)
 }

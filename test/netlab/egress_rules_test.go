@@ -37,12 +37,12 @@ func TestTheEgressGatewayKnowsWhoMayCallWhom(t *testing.T) {
 	lab.Apply(entries)
 	lab.Apply(shared)
 
-	a.Ask("http://api.example.com/").Until(from(gw))
-	a.Ask("https://api.example.com/").Until(from(gw))
-	a.Ask("tcp://api.example.com:9000").Until(from(gw))
+	a.Ask("http://api.example.com/").Until(gw.CheckCalled)
+	a.Ask("https://api.example.com/").Until(gw.CheckCalled)
+	a.Ask("tcp://api.example.com:9000").Until(gw.CheckCalled)
 	gw.WantLog("spiffe://cluster.local/ns/default/sa/a")
-	stranger.Ask("http://shared.example.com/").Until(from(gw))
-	stranger.Ask("https://shared.example.com/").Until(from(gw))
+	stranger.Ask("http://shared.example.com/").Until(gw.CheckCalled)
+	stranger.Ask("https://shared.example.com/").Until(gw.CheckCalled)
 
 	before := strings.Count(api.AppLog(), "\n")
 	stranger.Ask("http://api.example.com/").Want(403)
@@ -82,9 +82,9 @@ spec:
   - match: [{port: 443, sniHosts: [api.example.com]}]
     route: [{destination: {host: api.example.com, port: {number: 443}}}]
 `)
-	a.Ask("http://unregistered.example.net/rewritten").Via("192.0.2.1:80").Until(from(gw))
+	a.Ask("http://unregistered.example.net/rewritten").Via("192.0.2.1:80").Until(gw.CheckCalled)
 	a.Ask("http://unregistered.example.net/").Via("192.0.2.1:80").Want(403)
-	a.Ask("https://api.example.com/").Until(from(gw))
+	a.Ask("https://api.example.com/").Until(gw.CheckCalled)
 	a.Ask("https://other.example.net/").WantRefused()
 	gw.WantLog("BlackHoleCluster", "other.example.net", "spiffe://cluster.local/ns/default/sa/a")
 }
@@ -148,7 +148,7 @@ spec:
   resolution: DNS
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: http-closed, protocol: HTTP}]
 `)
-	a.Ask("http://api.example.com/").Until(from(gw))
+	a.Ask("http://api.example.com/").Until(gw.CheckCalled)
 	r := a.Ask("http://api.example.com:81/closed").Want(503)
 	if v := r.Field("headers", "x-isthmus-failure"); v != "" {
 		t.Errorf("the application is told %q", v)
@@ -187,7 +187,7 @@ spec:
   host: api.example.com
   trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, credentialName: outside}}]}
 `, base64.StdEncoding.EncodeToString(root)))
-	r := a.Ask("http://api.example.com/").Until(from(gw))
+	r := a.Ask("http://api.example.com/").Until(gw.CheckCalled)
 	if r.Field("sni") != "api.example.com" {
 		t.Errorf("the host was greeted as %q", r.Field("sni"))
 	}

@@ -4,12 +4,10 @@
 package netlab_test
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 	"github.com/isthmus-mesh/isthmus/test/netlab"
-	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
 
 // entries registers two hosts outside, one of them by wildcard.
@@ -62,31 +60,18 @@ func TestRegisteredHostsInEveryTopology(t *testing.T) {
 			lab.Host("*.wild.example.org")
 			lab.Apply(entries)
 
-			r := a.Ask("http://api.example.com/x").Until(from(caller))
+			r := a.Ask("http://api.example.com/x").Until(caller.CheckCalled)
 			if r.Field("host") != "api.example.com" {
 				t.Errorf("the host was called %q", r.Field("host"))
 			}
-			r = a.Ask("https://api.example.com/x").Until(from(caller))
+			r = a.Ask("https://api.example.com/x").Until(caller.CheckCalled)
 			if r.Field("sni") != "api.example.com" {
 				t.Errorf("the host was greeted as %q", r.Field("sni"))
 			}
-			a.Ask("http://one.wild.example.org/").Until(from(caller))
-			a.Ask("https://two.wild.example.org/").Until(from(caller))
-			a.Ask("tcp://api.example.com:9000").Until(from(caller))
+			a.Ask("http://one.wild.example.org/").Until(caller.CheckCalled)
+			a.Ask("https://two.wild.example.org/").Until(caller.CheckCalled)
+			a.Ask("tcp://api.example.com:9000").Until(caller.CheckCalled)
 		})
-	}
-}
-
-// from checks that the server outside was called by this pod.
-func from(p *netlab.Pod) func(probe.Result) error {
-	return func(r probe.Result) error {
-		if !r.OK {
-			return errorf("status %d %s", r.Status, r.Error)
-		}
-		if at := r.Caller(); !strings.HasPrefix(at, p.IP.String()+":") {
-			return errorf("called from %s, want %s at %s", at, p.Name, p.IP)
-		}
-		return nil
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	systemNamespace = "isthmus-system"
 	topologyName    = "default"
 	clusterDomain   = "cluster.local"
+	egressName      = "egress-default"
 	planeName       = "isthmusd-" + topologyName + "." + systemNamespace + ".svc"
 )
 
@@ -45,6 +46,10 @@ type Lab struct {
 	addresses int
 	// cameTrue are the probes that did, for the report of one that did not.
 	cameTrue []string
+	// accepted and rejected configurations, as counted by isthmusds that have ended;
+	// rejections are provoked, or a fault.
+	accepted, rejected int
+	provoked           bool
 	// undo is what end does, last first.
 	undo []func()
 }
@@ -68,6 +73,7 @@ func New(t testing.TB, change ...func(*topology.Config)) *Lab {
 
 // end takes the world apart, after a look at it when the case has failed.
 func (l *Lab) end() {
+	l.judge()
 	l.report()
 	for _, f := range slices.Backward(l.undo) {
 		f()
@@ -90,7 +96,7 @@ func defaults() topology.Config {
 func WithEgressGateway(c *topology.Config) {
 	c.Topology = topology.EgressGateway
 	c.EgressGateway = &topology.Gateway{
-		Namespace: systemNamespace, Service: "egress-default", ServiceAccount: "egress-default",
+		Namespace: systemNamespace, Service: egressName, ServiceAccount: egressName,
 		Labels: map[string]string{"istio": "egressgateway", "isthmus.dev/gateway": "egress"}, Port: 15443,
 	}
 }
@@ -215,8 +221,8 @@ func writeOnce(file, content string) error {
 	return os.WriteFile(file, []byte(content), 0o644)
 }
 
-// address is the next one of pods.
-func (l *Lab) address() netip.Addr {
+// nextAddress is the next one of pods.
+func (l *Lab) nextAddress() netip.Addr {
 	l.addresses++
 	return netip.AddrFrom4([4]byte{10, 10, byte(l.addresses >> 8), byte(l.addresses)})
 }

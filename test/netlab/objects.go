@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -208,10 +207,7 @@ func (o *objects) slice(s *corev1.Service) *discoveryv1.EndpointSlice {
 // to isthmusd as it is, into the namespace default unless it says otherwise.
 func (o *objects) apply(text string) error {
 	var rest []string
-	for _, doc := range strings.Split("\n"+text, "\n---") {
-		if strings.TrimSpace(doc) == "" {
-			continue
-		}
+	for _, doc := range documents(text) {
 		var m map[string]any
 		if err := yaml.Unmarshal([]byte(doc), &m); err != nil {
 			return fmt.Errorf("apply: %w", err)

@@ -26,6 +26,9 @@ type plane struct {
 
 var planeAddress = netip.AddrFrom4([4]byte{10, 9, 0, 1})
 
+// debugAddr is where isthmusd serves metrics, in its own space.
+const debugAddr = "127.0.0.1:15080"
+
 func (l *Lab) startPlane() error {
 	s, err := l.space(planeAddress, systemNamespace)
 	if err != nil {
@@ -54,7 +57,7 @@ func (l *Lab) runPlane() error {
 		name: "isthmusd", uid: uidApp, dir: l.dir,
 		args: []string{
 			l.program("isthmusd"), "--config-dir", filepath.Join(l.dir, "config"), "--ca-dir", filepath.Join(l.dir, "ca"),
-			"--token-key", filepath.Join(l.dir, "token-key.pem"), "--topology", topologyName, "--namespace", systemNamespace,
+			"--token-key", filepath.Join(l.dir, "token-key.pem"), "--topology", topologyName, "--namespace", systemNamespace, "--http-addr", debugAddr,
 		},
 	}, l.logs())
 	if err != nil {
@@ -62,10 +65,8 @@ func (l *Lab) runPlane() error {
 	}
 	l.plane.process = p
 	return await(20*time.Second, func() error {
-		select {
-		case <-p.done:
+		if p.ended() {
 			return final{fmt.Errorf("isthmusd ended: %w", p.err)}
-		default:
 		}
 		if _, err := os.Stat(l.plane.roots); err != nil {
 			return err
@@ -81,7 +82,11 @@ func (l *Lab) runPlane() error {
 }
 
 // KillControlPlane ends isthmusd as a crash does.
-func (l *Lab) KillControlPlane() { l.plane.process.kill() }
+func (l *Lab) KillControlPlane() {
+	l.t.Helper()
+	l.count()
+	l.plane.process.kill()
+}
 
 // RestartControlPlane starts isthmusd anew, with the same CA.
 func (l *Lab) RestartControlPlane() {

@@ -4,6 +4,7 @@
 package netlab
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -98,7 +99,7 @@ func (l *Lab) IngressGateway() *Pod {
 func (l *Lab) EgressGateway() *Pod {
 	l.t.Helper()
 	return l.Add(PodSpec{
-		Name: "egress-default", Namespace: systemNamespace, Proxy: Router,
+		Name: egressName, Namespace: systemNamespace, Proxy: Router,
 		Labels: map[string]string{"istio": "egressgateway", "isthmus.dev/gateway": "egress"},
 		Ports:  map[string]int{"tls": 15443},
 	})
@@ -108,7 +109,7 @@ func (l *Lab) EgressGateway() *Pod {
 // all of them.
 func (l *Lab) Add(s PodSpec) *Pod {
 	l.t.Helper()
-	p := &Pod{PodSpec: s, lab: l, IP: l.address()}
+	p := &Pod{PodSpec: s, lab: l, IP: l.nextAddress()}
 	p.complete()
 	var err error
 	p.space, err = l.space(p.IP, p.Namespace)
@@ -120,9 +121,9 @@ func (l *Lab) Add(s PodSpec) *Pod {
 }
 
 func (p *Pod) complete() {
-	p.App = or(p.App, p.Name)
-	p.Namespace = or(p.Namespace, "default")
-	p.Account = or(p.Account, p.App)
+	p.App = cmp.Or(p.App, p.Name)
+	p.Namespace = cmp.Or(p.Namespace, "default")
+	p.Account = cmp.Or(p.Account, p.App)
 	if p.Ports == nil {
 		p.Ports = usualPorts()
 	}
@@ -256,13 +257,8 @@ func (l *Lab) Mount(path, file string) {
 // ready waits until the proxy has its configuration and the application listens.
 func (p *Pod) ready() error {
 	for _, proc := range []*process{p.app, p.agent} {
-		if proc == nil {
-			continue
-		}
-		select {
-		case <-proc.done:
+		if proc != nil && proc.ended() {
 			return final{fmt.Errorf("%s ended: %w", proc.name, proc.err)}
-		default:
 		}
 	}
 	if p.agent != nil {
@@ -302,6 +298,18 @@ func (p *Pod) Stop() {
 	p.lab.must(p.lab.objects.deletePod(p))
 }
 
+// Occupy listens on a port of the pod, so that nobody else can.
+func (p *Pod) Occupy(port int) {
+	p.lab.t.Helper()
+	p.lab.must(p.space.do(func() error {
+		l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port)))
+		if err == nil {
+			p.lab.later(func() { _ = l.Close() })
+		}
+		return err
+	}))
+}
+
 // Crash ends the pod's processes as a lost node does: at once, without a word to
 // anybody. The cluster still lists it.
 func (p *Pod) Crash() {
@@ -317,9 +325,14 @@ func (l *Lab) forget(p *Pod) {
 	l.pods = slices.DeleteFunc(l.pods, func(o *Pod) bool { return o == p })
 }
 
-func or(a, b string) string {
-	if a != "" {
-		return a
+// Find is the pod of this name, or the host outside that has it.
+func (l *Lab) Find(name string) *Pod {
+	l.t.Helper()
+	for _, p := range slices.Concat(l.pods, l.hosts) {
+		if p.Name == name || slices.Contains(p.Hosts, name) {
+			return p
+		}
 	}
-	return b
+	l.t.Fatalf("netlab: there is no pod or host %q", name)
+	return nil
 }

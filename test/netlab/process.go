@@ -84,6 +84,15 @@ func (p *process) stop(grace time.Duration) error {
 	}
 }
 
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // kill ends the process as a crash does.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()

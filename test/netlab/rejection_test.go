@@ -9,7 +9,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/netlab"
 )
 
-// broken is accepted by the API and refused by Envoy.
+// broken is accepted by the API; an Envoy would refuse it.
 const broken = `
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -45,12 +45,16 @@ func TestBrokenConfigurationHurtsNobodyElse(t *testing.T) {
 	a.Ask("http://b/").WantOK()
 }
 
-// TestARefusedListenerHurtsNobodyElse has a cipher that Envoy does not know.
+// TestARefusedListenerHurtsNobodyElse asks for a port that something else in the
+// gateway's pod has taken, which only its Envoy finds out.
 func TestARefusedListenerHurtsNobodyElse(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t)
+	lab.WantRejections()
 	lab.Pod("b")
 	client := lab.Host("client.example.net")
+	gw := lab.IngressGateway()
+	gw.Occupy(8443)
 	lab.Apply(`
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -60,9 +64,8 @@ spec:
   servers:
   - port: {number: 80, name: http, protocol: HTTP}
     hosts: ["*"]
-  - port: {number: 443, name: https, protocol: HTTPS}
+  - port: {number: 8443, name: taken, protocol: HTTP}
     hosts: ["*"]
-    tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k, cipherSuites: [NO-SUCH-CIPHER]}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -72,6 +75,6 @@ spec:
   gateways: [shop]
   http: [{route: [{destination: {host: b, port: {number: 80}}}]}]
 `)
-	gw := lab.IngressGateway()
 	client.Ask("http://" + gw.IP.String() + "/").WantOK()
+	lab.WantRejected("public-default", "0.0.0.0_8443")
 }

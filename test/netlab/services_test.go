@@ -98,7 +98,7 @@ spec:
   trafficPolicy:
     tls: {mode: SIMPLE, caCertificates: /etc/outside/ca.pem}
 `)
-			r := a.Ask("http://api.example.com/x").Until(from(caller))
+			r := a.Ask("http://api.example.com/x").Until(caller.CheckCalled)
 			if r.Field("sni") != "api.example.com" {
 				t.Errorf("the host was greeted as %q, want TLS with its name", r.Field("sni"))
 			}

@@ -22,10 +22,10 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 	lab.Apply(entries)
 	plain := a.Ask("http://api.example.com/")
 	sealed := a.Ask("https://api.example.com/")
-	plain.Until(from(a))
-	sealed.Until(from(a))
+	plain.Until(a.CheckCalled)
+	sealed.Until(a.CheckCalled)
 
-	a.Ask("tcp://api.example.com:9000").Until(from(a))
+	a.Ask("tcp://api.example.com:9000").Until(a.CheckCalled)
 	long := a.Dial(api.IP.String() + ":9000")
 	loads := []func() []probe.Result{plain.Load(), sealed.Load()}
 	for _, to := range []topology.Kind{
@@ -37,8 +37,8 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 		if to == topology.EgressGateway {
 			caller = gw
 		}
-		a.Ask("http://api.example.com/").Until(from(caller))
-		a.Ask("https://api.example.com/").Until(from(caller))
+		a.Ask("http://api.example.com/").Until(caller.CheckCalled)
+		a.Ask("https://api.example.com/").Until(caller.CheckCalled)
 		if _, err := long.Echo("still there"); err != nil {
 			t.Fatalf("a long connection did not outlive the step to %s: %v", to, err)
 		}

@@ -1,0 +1,35 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	fmt.Println(netlab.Tally())
+	os.Exit(code)
+}
+
+// TestCases runs every case in testdata.
+func TestCases(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			netlab.Run(t, f)
+		})
+	}
+}
