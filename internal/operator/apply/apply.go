@@ -127,10 +127,13 @@ func (a *Applier) one(ctx context.Context, desired *unstructured.Unstructured) (
 	if err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(sent), client.FieldOwner(Manager), client.ForceOwnership); err != nil {
 		return "", err
 	}
+	// What was applied, not what the write of replicas answers: somebody's edit that
+	// came between the two would be taken for ours.
+	applied := record{desired: hash, owned: ownedHash(sent), uid: sent.GetUID(), resourceVersion: sent.GetResourceVersion()}
 	if err := a.replicas(ctx, live, desired, sent); err != nil {
 		return "", err
 	}
-	a.remember(ref, record{desired: hash, owned: ownedHash(sent), uid: sent.GetUID(), resourceVersion: sent.GetResourceVersion()})
+	a.remember(ref, applied)
 	switch {
 	case live == nil:
 		return Created, nil
