@@ -25,7 +25,11 @@ func SpecChanged() predicate.Predicate {
 
 // Component passes objects of these components.
 func Component(names ...string) predicate.Predicate {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool {
-		return slices.Contains(names, o.GetLabels()[v1alpha1.LabelComponent])
+	of := func(o client.Object) bool { return slices.Contains(names, o.GetLabels()[v1alpha1.LabelComponent]) }
+	is := predicate.NewPredicateFuncs(of)
+	return predicate.Or(is, predicate.Funcs{
+		CreateFunc: is.Create, DeleteFunc: is.Delete, GenericFunc: is.Generic,
+		// One whose label somebody took away was ours.
+		UpdateFunc: func(e event.UpdateEvent) bool { return of(e.ObjectOld) },
 	})
 }
