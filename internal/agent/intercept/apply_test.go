@@ -144,16 +144,19 @@ func ask(ns netns.NsHandle, uid, gid uintptr, from, to string) (string, error) {
 	return string(b), err
 }
 
-// TestApply runs alone: Apply is not for concurrent use.
-func TestApply(t *testing.T) {
+// conn is a connection, and who should get it.
+type conn struct {
+	fromPeer bool
+	uid, gid uintptr
+	from, to string
+	want     string
+}
+
+// conns are the cases of a pod with all that Istio's annotations can ask for of
+// inbound and outbound together.
+func conns() map[string]conn {
 	const app, proxy = 1000, 1337
-	type conn struct {
-		fromPeer bool
-		uid, gid uintptr
-		from, to string
-		want     string
-	}
-	cases := map[string]conn{
+	return map[string]conn{
 		"application to a far address":                     {uid: app, gid: app, to: "192.0.2.1:80", want: "outbound"},
 		"application to a far IPv6 address":                {uid: app, gid: app, to: "[2001:db8::1]:80", want: "outbound"},
 		"application as root to a far address":             {to: "192.0.2.1:80", want: "outbound"},
@@ -165,7 +168,9 @@ func TestApply(t *testing.T) {
 		"application to an excluded range on another port": {uid: app, gid: app, to: "10.0.0.1:80", want: "outbound"},
 		"proxy to a peer":                                  {uid: proxy, gid: proxy, to: "10.0.0.1:80", want: "peer"},
 		"proxy to a peer over IPv6":                        {uid: proxy, gid: proxy, to: "[fd00::1]:80", want: "peer"},
+		"user of the proxy to a peer":                      {uid: proxy, gid: app, to: "10.0.0.1:80", want: "peer"},
 		"group of the proxy to a peer":                     {uid: app, gid: proxy, to: "10.0.0.1:80", want: "peer"},
+		"group of the proxy to its own pod":                {uid: app, gid: proxy, to: "10.0.0.2:8080", want: "app"},
 		"proxy to its own pod, as a Service resolves":      {uid: proxy, gid: proxy, to: "10.0.0.2:8080", want: "inbound"},
 		"proxy to its own pod over IPv6":                   {uid: proxy, gid: proxy, to: "[fd00::2]:8080", want: "inbound"},
 		"proxy hands over from 127.0.0.6":                  {uid: proxy, gid: proxy, from: "127.0.0.6", to: "10.0.0.2:8080", want: "app"},
@@ -177,16 +182,33 @@ func TestApply(t *testing.T) {
 		"peer to the agent's status port":                  {fromPeer: true, to: "10.0.0.2:15020", want: "status"},
 		"peer to an excluded port":                         {fromPeer: true, to: "10.0.0.2:2222", want: "excluded"},
 	}
+}
+
+func connsPlan() Plan {
 	c := Default()
 	c.ExcludeInbound = []uint16{2222}
 	c.Exclude = []Destination{{Range: netip.MustParsePrefix("10.0.0.0/24"), Ports: []uint16{81}}}
+	return Rules(c)
+}
+
+// reach makes the connection and returns who got it.
+func (p pair) reach(c conn) (string, error) {
+	ns := p.pod
+	if c.fromPeer {
+		ns = p.peer
+	}
+	return ask(ns, c.uid, c.gid, c.from, c.to)
+}
+
+// TestApply runs alone: Apply is not for concurrent use.
+func TestApply(t *testing.T) {
 	inThread(t, func() error {
 		p, err := newPair()
 		if err != nil {
 			return err
 		}
 		for range 2 { // the second call replaces the first
-			if err := Apply(Rules(c)); err != nil {
+			if err := Apply(connsPlan()); err != nil {
 				return err
 			}
 		}
@@ -196,14 +218,9 @@ func TestApply(t *testing.T) {
 		if err := listen(p); err != nil {
 			return err
 		}
-		for name, cn := range cases {
-			ns := p.pod
-			if cn.fromPeer {
-				ns = p.peer
-			}
-			got, err := ask(ns, cn.uid, cn.gid, cn.from, cn.to)
-			if err != nil || got != cn.want {
-				t.Errorf("%s: reached %q (%v), want %q", name, got, err, cn.want)
+		for name, c := range conns() {
+			if got, err := p.reach(c); err != nil || got != c.want {
+				t.Errorf("%s: reached %q (%v), want %q", name, got, err, c.want)
 			}
 		}
 		return nil
