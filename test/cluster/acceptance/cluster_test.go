@@ -41,6 +41,7 @@ spec:
 `
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	devcluster, testapp := build(t)
 	c := up(t, devcluster, testapp, "accept", "--index", "7")
 	c.apply(pods)
@@ -188,6 +189,7 @@ spec:
 `
 
 func TestOtherKindsOfNetwork(t *testing.T) {
+	t.Parallel()
 	devcluster, testapp := build(t)
 	c := up(t, devcluster, testapp, "switches", "--index", "8", "--audit",
 		"--np-deny", "drop", "--np-window", "5s", "--np-translation", "before", "--np-blocks", "not-node")

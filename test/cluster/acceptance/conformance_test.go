@@ -12,6 +12,7 @@ import (
 // TestConformance asks Kubernetes' own suite, in ten cases, whether NetworkPolicies
 // are enforced; make cluster-conformance asks it in all.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	devcluster, testapp := build(t)
 	c := up(t, devcluster, testapp, "conformance", "--index", "10")
 	logs := t.TempDir()

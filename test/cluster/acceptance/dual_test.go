@@ -40,6 +40,7 @@ spec:
 // TestDualStack holds that everything that has an IPv4 address has one of IPv6,
 // that both work, and that policies mean both.
 func TestDualStack(t *testing.T) {
+	t.Parallel()
 	devcluster, testapp := build(t)
 	c := up(t, devcluster, testapp, "dual", "--index", "11", "--ip-family", "dual")
 	c.apply(dualPods)

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 )
 
 // repository is where the tests run from, relative to this package.
@@ -94,7 +96,7 @@ func (c *cluster) leavesNothing() {
 	if _, err := os.Stat(c.kubeconfig); err == nil {
 		c.t.Errorf("kubeconfig %s is left", c.kubeconfig)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/devcluster-" + c.name + "-*"); len(left) > 0 {
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + spec.Cluster{Name: c.name, Dir: filepath.Join(c.dir, c.name)}.Cgroup()); len(left) > 0 {
 		c.t.Errorf("cgroups are left: %v", left)
 	}
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), c.dir) {
@@ -110,7 +112,7 @@ func (c *cluster) leavesNothing() {
 
 // run runs the command and returns what it printed.
 func (c *cluster) run(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.devcluster, append([]string{args[0], "--name", c.name, "--dir", c.dir}, args[1:]...)...)
 	cmd.Dir = repository
@@ -145,6 +147,13 @@ type answer struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error"`
 	Body  any    `json:"body"`
+}
+
+// name is what the server calls itself.
+func (a answer) name() string {
+	m, _ := a.Body.(map[string]any)
+	n, _ := m["name"].(string)
+	return n
 }
 
 // remote is whom the server saw.

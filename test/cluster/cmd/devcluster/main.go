@@ -39,11 +39,12 @@ func root() *cobra.Command {
 	}
 	w := newWhere(c.PersistentFlags())
 	c.AddCommand(
-		upCommand(w), downCommand(w), statusCommand(w),
+		upCommand(w), downCommand(w), statusCommand(w), killCommand(w), startCommand(w), snapshotCommand(w), restoreCommand(w),
 		binariesCommand(w), assetsCommand(w), kubectlCommand(w),
 		execCommand(w), logsCommand(w), loadCommand(w), buildCommand(), outsideCommand(w), linkCommand(w),
 		conformanceCommand(w),
 		keepCommand(), sweepCommand(), initCommand(), superviseCommand(),
 	)
+	c.AddCommand(etcdCommands()...)
 	return c
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -12,12 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cell"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
 )
 
 func statusCommand(w *where) *cobra.Command {
-	return &cobra.Command{
+	var patience time.Duration
+	c := &cobra.Command{
 		Use:   "status",
 		Short: "say how a cluster's programs are; fails unless all run and were ready once",
 		Args:  cobra.NoArgs,
@@ -26,11 +29,19 @@ func statusCommand(w *where) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var bad []error
+			if patience > 0 {
+				ctx, cancel := context.WithTimeout(c.Context(), patience)
+				defer cancel()
+				bad = append(bad, cluster.Await(ctx, s))
+			}
 			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "WHERE\tPROGRAM\tRUNNING\tRESTARTS\tLAST END")
-			var bad []error
 			for _, name := range s.Cells() {
-				bad = append(bad, report(t, s, name))
+				report(t, s, name)
+				if patience == 0 {
+					bad = append(bad, cluster.Works(s, name))
+				}
 			}
 			if err := t.Flush(); err != nil {
 				return fmt.Errorf("print: %w", err)
@@ -38,19 +49,21 @@ func statusCommand(w *where) *cobra.Command {
 			return errors.Join(bad...)
 		},
 	}
+	c.Flags().DurationVar(&patience, "wait", 0, "wait so long until all run, and the API server, DNS and every kubelet answer")
+	return c
 }
 
-// report prints how a cell is and returns what is wrong with it.
-func report(t *tabwriter.Writer, c spec.Cluster, name string) error {
+// report prints how a cell is.
+func report(t *tabwriter.Writer, c spec.Cluster, name string) {
 	if _, err := cell.PID(c, name); err != nil {
 		fmt.Fprintf(t, "%s\t-\toff\t\t\n", name)
-		return fmt.Errorf("%s is off", name)
+		return
 	}
 	s, err := supervise.Read(c.CellPath(name))
 	if err != nil {
-		return fmt.Errorf("%s is starting: %w", name, err)
+		fmt.Fprintf(t, "%s\t-\tstarting\t\t\n", name)
+		return
 	}
-	var bad []error
 	for _, p := range s.Programs {
 		running := "no"
 		switch {
@@ -59,15 +72,6 @@ func report(t *tabwriter.Writer, c spec.Cluster, name string) error {
 		case p.Held:
 			running = "held"
 		}
-		if p.PID == 0 {
-			bad = append(bad, fmt.Errorf("%s on %s does not run", p.Name, name))
-		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", name, p.Name, running, p.Restarts, p.Last)
 	}
-	if s.Failure != "" {
-		bad = append(bad, fmt.Errorf("%s was never ready: %s", name, s.Failure))
-	} else if !s.Ready {
-		bad = append(bad, fmt.Errorf("%s is not ready yet", name))
-	}
-	return errors.Join(bad...)
 }

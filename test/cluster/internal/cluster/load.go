@@ -5,9 +5,11 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,7 +42,7 @@ func load(n spec.Node, archive string) error {
 	cmd := exec.Command(n.Binary("ctr"), "--address="+spec.ContainerdSocket, "--namespace=k8s.io", "images", "import", "--local", archive)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cell.Run(n.Cluster, n.Host(), cmd); err != nil {
-		return fmt.Errorf("%w: %s", err, said.String())
+		return errors.New(strings.TrimSpace(err.Error() + ": " + said.String())) // not an exec.ExitError, which has said all
 	}
 	return nil
 }

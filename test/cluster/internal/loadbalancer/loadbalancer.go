@@ -2,12 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package loadbalancer gives Services of type LoadBalancer their addresses, which
-// kube-proxy then answers and the outside routes to the node.
+// kube-proxy then answers, and the outside its routes to them.
 package loadbalancer
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,13 +19,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
-// Run gives addresses of the network until the context ends.
-func Run(ctx context.Context, client kubernetes.Interface, network netip.Prefix) error {
+// Run gives addresses of the network, and routes to them by route, until the
+// context ends.
+func Run(ctx context.Context, client kubernetes.Interface, network netip.Prefix, route func(Routes) error) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
-	services := factory.Core().V1().Services()
+	b := balancer{
+		client: client, network: network, route: route,
+		services: factory.Core().V1().Services().Lister(),
+		slices:   factory.Discovery().V1().EndpointSlices().Lister(),
+		nodes:    factory.Core().V1().Nodes().Lister(),
+	}
 	changed := make(chan struct{}, 1)
 	notify := func(any) {
 		select {
@@ -32,11 +41,17 @@ func Run(ctx context.Context, client kubernetes.Interface, network netip.Prefix)
 		default:
 		}
 	}
-	_, err := services.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: notify, DeleteFunc: notify, UpdateFunc: func(_, o any) { notify(o) },
-	})
-	if err != nil {
-		return fmt.Errorf("watch services: %w", err)
+	for _, i := range []cache.SharedIndexInformer{
+		factory.Core().V1().Services().Informer(),
+		factory.Discovery().V1().EndpointSlices().Informer(),
+		factory.Core().V1().Nodes().Informer(),
+	} {
+		_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: notify, DeleteFunc: notify, UpdateFunc: func(_, o any) { notify(o) },
+		})
+		if err != nil {
+			return fmt.Errorf("watch services: %w", err)
+		}
 	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
@@ -47,16 +62,44 @@ func Run(ctx context.Context, client kubernetes.Interface, network netip.Prefix)
 			return nil
 		case <-changed:
 		}
-		all, err := services.Lister().List(labels.Everything())
-		if err != nil {
-			return fmt.Errorf("list services: %w", err)
-		}
-		for key, ip := range Assign(all, network) {
-			if err := give(ctx, client, key, ip); err != nil {
-				fmt.Println("load balancer:", err) // the next change of any service tries again
-			}
+		if err := b.once(ctx); err != nil {
+			fmt.Println("load balancer:", err) // the next change tries again, at the latest a node's heartbeat
 		}
 	}
+}
+
+type balancer struct {
+	client   kubernetes.Interface
+	network  netip.Prefix
+	route    func(Routes) error
+	services corelisters.ServiceLister
+	slices   discoverylisters.EndpointSliceLister
+	nodes    corelisters.NodeLister
+}
+
+// once makes routes before it tells anyone of the addresses that they lead to.
+func (b *balancer) once(ctx context.Context) error {
+	services, err := b.services.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	endpoints, err := b.slices.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list endpoints: %w", err)
+	}
+	nodes, err := b.nodes.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	given := Assign(services, b.network)
+	if err := b.route(RoutesOf(services, given, endpoints, nodes)); err != nil {
+		return err
+	}
+	var errs []error
+	for key, ip := range given {
+		errs = append(errs, give(ctx, b.client, key, ip))
+	}
+	return errors.Join(errs...)
 }
 
 // Assign returns the services that want an address and have none, with the one

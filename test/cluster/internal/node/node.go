@@ -27,6 +27,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/outside"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/spec"
 	"github.com/isthmus-mesh/isthmus/test/cluster/internal/supervise"
+	"github.com/isthmus-mesh/isthmus/test/cluster/internal/wiring"
 )
 
 // The words that begin a line of progress; whoever started the cluster waits for
@@ -56,7 +57,7 @@ type node struct {
 // be looked at.
 func Supervise(ctx context.Context, m spec.Node) error {
 	n := &node{Node: m, programs: supervise.NewGroup(m.Own(), m.LogDir(m.Host())), progress: os.NewFile(cell.ProgressFD, "progress")}
-	return run(ctx, n.programs, n.progress, func(ctx context.Context, services *errgroup.Group) error {
+	return run(ctx, n.programs, n.progress, n.do, func(ctx context.Context, services *errgroup.Group) error {
 		if m.ControlPlane() {
 			listener, err := inherited(cell.APIListenerFD)
 			if err != nil {
@@ -72,7 +73,7 @@ func Supervise(ctx context.Context, m spec.Node) error {
 func SuperviseOutside(ctx context.Context, c spec.Cluster) error {
 	programs := supervise.NewGroup(c.CellPath(spec.Outside), c.LogDir(spec.Outside))
 	progress := os.NewFile(cell.ProgressFD, "progress")
-	return run(ctx, programs, progress, func(ctx context.Context, services *errgroup.Group) error {
+	return run(ctx, programs, progress, programs.Do, func(ctx context.Context, services *errgroup.Group) error {
 		for _, p := range outside.Programs(c) {
 			programs.Start(ctx, p)
 		}
@@ -81,20 +82,20 @@ func SuperviseOutside(ctx context.Context, c spec.Cluster) error {
 			return err
 		}
 		services.Go(func() error {
-			return loadbalancer.Run(ctx, client, netip.MustParsePrefix(c.LoadBalancerCIDR()))
+			return loadbalancer.Run(ctx, client, netip.MustParsePrefix(c.LoadBalancerCIDR()), func(r loadbalancer.Routes) error { return wiring.Balance(r) })
 		})
 		return nil
 	})
 }
 
 // run starts what start starts and keeps it running, and takes commands.
-func run(ctx context.Context, programs *supervise.Group, progress io.WriteCloser, start func(context.Context, *errgroup.Group) error) error {
+func run(ctx context.Context, programs *supervise.Group, progress io.WriteCloser, do func(control.Request) error, start func(context.Context, *errgroup.Group) error) error {
 	socket, err := control.Listen(spec.ControlSocket)
 	if err != nil {
 		return err //nolint:wrapcheck // says all
 	}
 	services, ctx := errgroup.WithContext(ctx)
-	services.Go(func() error { return control.Serve(ctx, socket, programs.Do) })
+	services.Go(func() error { return control.Serve(ctx, socket, do) })
 	err = start(ctx, services)
 	programs.Ready(err)
 	if err != nil {

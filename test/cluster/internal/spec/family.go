@@ -25,7 +25,7 @@ type Net struct {
 	Balancers string // empty for IPv6
 }
 
-// Beyond are the networks that the first node answers for.
+// Beyond are the networks of what is reached by way of nodes and is no pod.
 func (n Net) Beyond() []string {
 	if n.Balancers == "" {
 		return []string{n.Services}

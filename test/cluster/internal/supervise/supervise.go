@@ -119,11 +119,11 @@ func (g *Group) once(ctx context.Context, p Program, r *runner) error {
 	return nil
 }
 
-// Do does what a command asks to one of the programs. One that is killed has ended
-// when Do returns; other signals may be ignored, and are not waited for.
+// Do does what a command asks to one of the programs. One that is killed or to be
+// held has ended when Do returns; other signals may be meant to be survived.
 func (g *Group) Do(q control.Request) error {
 	ended, err := g.do(q)
-	if ended != nil && q.Signal == syscall.SIGKILL {
+	if ended != nil && (q.Hold || q.Signal == syscall.SIGKILL) {
 		<-ended
 	}
 	return err

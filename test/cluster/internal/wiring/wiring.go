@@ -13,6 +13,7 @@
 package wiring
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -45,7 +46,7 @@ func Outside(c spec.Cluster, hosts []string) (*os.File, error) {
 }
 
 func layOutside(h *netlink.Handle, c spec.Cluster, hosts []string) error {
-	if err := forward(c); err != nil {
+	if err := errors.Join(forward(c), balance()); err != nil {
 		return err
 	}
 	for _, ip := range hosts {
@@ -137,7 +138,7 @@ func hardware(c spec.Cluster, host int) net.HardwareAddr {
 }
 
 // plug puts the node's link into the bridge and its networks behind it. The first
-// node answers for Services, to those who come from outside.
+// node answers for Services' own addresses, to those who come from outside.
 func plug(h *netlink.Handle, n spec.Node) error {
 	port, err := h.LinkByName(n.Host())
 	if err != nil {
@@ -156,7 +157,7 @@ func plug(h *netlink.Handle, n spec.Node) error {
 	for _, net := range n.Nets() {
 		behind := []string{net.Pods}
 		if n.ControlPlane() {
-			behind = append(behind, net.Beyond()...)
+			behind = append(behind, net.Services)
 		}
 		for _, dst := range behind {
 			if err := route(h, bridge, dst, net.IP); err != nil {
