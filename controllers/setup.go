@@ -17,10 +17,8 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
@@ -69,13 +67,14 @@ func CacheOptions() (cache.Options, error) {
 	}
 	labelled := cache.ByObject{Label: labels.NewSelector().Add(*ours)}
 	by := map[client.Object]cache.ByObject{
-		&corev1.Pod{}: {Transform: slimPod},
+		&corev1.Pod{}: {Transform: member.SlimPod},
 	}
 	for _, o := range []client.Object{
 		&appsv1.Deployment{}, &autoscalingv2.HorizontalPodAutoscaler{}, &policyv1.PodDisruptionBudget{},
-		&corev1.Service{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{}, &networkingv1.NetworkPolicy{},
+		&corev1.Service{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{},
 		&rbacv1.RoleBinding{}, &rbacv1.ClusterRoleBinding{},
 		&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{},
+		&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{},
 	} {
 		by[o] = labelled
 	}
@@ -85,30 +84,6 @@ func CacheOptions() (cache.Options, error) {
 	}
 	by[&discoveryv1.EndpointSlice{}] = cache.ByObject{Namespaces: endpoints}
 	return cache.Options{ByObject: by}, nil
-}
-
-// slimPod keeps of a pod what says whether it should carry a proxy, and does.
-func slimPod(o any) (any, error) {
-	p, ok := o.(*corev1.Pod)
-	if !ok {
-		return o, nil
-	}
-	slim := &corev1.Pod{
-		TypeMeta: p.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
-			Labels: p.Labels, Annotations: p.Annotations, DeletionTimestamp: p.DeletionTimestamp,
-		},
-		Spec:   corev1.PodSpec{HostNetwork: p.Spec.HostNetwork, OS: p.Spec.OS, NodeSelector: p.Spec.NodeSelector},
-		Status: corev1.PodStatus{Phase: p.Status.Phase, PodIP: p.Status.PodIP},
-	}
-	for _, c := range p.Spec.InitContainers {
-		slim.Spec.InitContainers = append(slim.Spec.InitContainers, corev1.Container{Name: c.Name})
-	}
-	for _, c := range p.Spec.Containers {
-		slim.Spec.Containers = append(slim.Spec.Containers, corev1.Container{Name: c.Name})
-	}
-	return slim, nil
 }
 
 // Setup registers all controllers with the manager.

@@ -59,6 +59,8 @@ const (
 	ReasonNotMeasured        = "NotMeasured"
 	ReasonNotApplicable      = "NotApplicable"
 	ReasonNotEnforced        = "NotEnforced"
+	ReasonPolicyHole         = "PolicyHole"
+	ReasonUninjected         = "Uninjected"
 )
 
 // Phases of a transition. A tighter topology is reached by Preparing, Routing,
@@ -81,6 +83,9 @@ const (
 	LabelGateway = "isthmus.dev/gateway"
 	// LabelRevision names a control plane's revision.
 	LabelRevision = "isthmus.dev/revision"
+	// LabelEnforced is on member namespaces while the wall stands there, with the
+	// topology's name; written by the operator, and refused to everybody else.
+	LabelEnforced = "isthmus.dev/enforced"
 	// AnnotationReplicas records the replicas that the operator wrote last.
 	AnnotationReplicas = "isthmus.dev/replicas"
 	// AnnotationFingerprint and AnnotationNotAfter describe a root certificate.
@@ -102,4 +107,5 @@ const (
 	ComponentTrust          = "trust"
 	ComponentMember         = "member"
 	ComponentWebhook        = "webhook"
+	ComponentGuard          = "guard"
 )

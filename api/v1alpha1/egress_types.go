@@ -45,6 +45,10 @@ type Egress struct {
 	// +optional
 	// +kubebuilder:default={}
 	NetworkPolicy EgressNetworkPolicy `json:"networkPolicy,omitempty"`
+	// Guard refuses pods that would exempt themselves, while the wall stands.
+	// +optional
+	// +kubebuilder:default={}
+	Guard Guard `json:"guard,omitempty"`
 }
 
 // EgressGatewaySpec shapes the egress gateway.

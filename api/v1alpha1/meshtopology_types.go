@@ -117,6 +117,10 @@ type MeshTopologySpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Egress Egress `json:"egress,omitempty"`
+	// Transition is how the mesh moves from one topology to another.
+	// +optional
+	// +kubebuilder:default={}
+	Transition TransitionSpec `json:"transition,omitempty"`
 	// Proxy is how injected proxies look.
 	// +optional
 	// +kubebuilder:default={}

@@ -38,9 +38,49 @@ type MeshTopologyStatus struct {
 	// Members in numbers; details are in each namespace's MeshMember.
 	// +optional
 	Members *MembersStatus `json:"members,omitempty"`
+	// Egress is what is known of the wall of topology EgressGateway.
+	// +optional
+	Egress *EgressStatus `json:"egress,omitempty"`
 	// CA is the mesh's certificate authority.
 	// +optional
 	CA *CAStatus `json:"ca,omitempty"`
+}
+
+// EgressStatus is what is known of the wall of topology EgressGateway.
+type EgressStatus struct {
+	// Exemptions from the guard that hold now, or have ended.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Exemptions []ExemptionStatus `json:"exemptions,omitempty"`
+	// Blocking are pods that the wall would cut or the guard refuse, at most 20, as
+	// namespace/name and what is wrong with them.
+	// +optional
+	// +listType=atomic
+	Blocking []string `json:"blocking,omitempty"`
+	// BlockingCount counts all of them.
+	// +optional
+	BlockingCount int32 `json:"blockingCount,omitempty"`
+	// Holes are NetworkPolicies of others that open more than the wall does, at most
+	// 20, as namespace/name and the rule.
+	// +optional
+	// +listType=atomic
+	Holes []string `json:"holes,omitempty"`
+	// HolesCount counts all of them.
+	// +optional
+	HolesCount int32 `json:"holesCount,omitempty"`
+}
+
+// ExemptionStatus is an exemption from the guard.
+type ExemptionStatus struct {
+	// Name of the exemption, as in spec.
+	Name string `json:"name"`
+	// For whom it is: namespace/serviceAccount.
+	For string `json:"for"`
+	// Expires is when it ends.
+	Expires metav1.Time `json:"expires"`
+	// Active until then.
+	Active bool `json:"active"`
 }
 
 // Effective is what spec's absent fields came to.
@@ -59,7 +99,7 @@ type Effective struct {
 
 // Transition is a move from one topology to another.
 type Transition struct {
-	// From the topology that held last.
+	// From the topology that is being left.
 	From TopologyKind `json:"from"`
 	// To the topology that is being reached.
 	To TopologyKind `json:"to"`
@@ -163,6 +203,22 @@ type MeshMemberStatus struct {
 	// MissingCount counts all of them.
 	// +optional
 	MissingCount int32 `json:"missingCount"`
+	// Blocking are pods that the wall would cut or the guard refuse, and what is
+	// wrong with them, at most 20.
+	// +optional
+	// +listType=atomic
+	Blocking []string `json:"blocking,omitempty"`
+	// BlockingCount counts all of them.
+	// +optional
+	BlockingCount int32 `json:"blockingCount,omitempty"`
+	// Holes are NetworkPolicies of others that open more than the wall does, with the
+	// rule, at most 20.
+	// +optional
+	// +listType=atomic
+	Holes []string `json:"holes,omitempty"`
+	// HolesCount counts all of them.
+	// +optional
+	HolesCount int32 `json:"holesCount,omitempty"`
 	// Conditions of the namespace.
 	// +optional
 	// +listType=map

@@ -39,17 +39,19 @@ type Workload struct {
 	// PodLabels are added to the pods.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('isthmus.dev/') && k != 'istio')",message="the label istio and labels under isthmus.dev/ are the operator's own"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('isthmus.dev/') && !k.startsWith('app.kubernetes.io/') && !k.startsWith('service.istio.io/') && !(k in ['app', 'istio', 'istio.io/rev', 'sidecar.istio.io/inject']))",message="labels app, istio, istio.io/rev, sidecar.istio.io/inject and those under isthmus.dev/, app.kubernetes.io/ and service.istio.io/ are the operator's own"
 	PodLabels map[string]string `json:"podLabels,omitempty"`
 	// PodAnnotations are added to the pods.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('prometheus.io/') && !k.startsWith('isthmus.dev/'))",message="annotations under prometheus.io/ and isthmus.dev/ are the operator's own"
 	PodAnnotations map[string]string `json:"podAnnotations,omitempty"`
 	// Env is added to the main container.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !(e.name in ['POD_NAME', 'POD_NAMESPACE', 'INSTANCE_IP', 'INSTANCE_IPS', 'HOST_IP', 'SERVICE_ACCOUNT', 'CA_ADDR', 'TRUST_DOMAIN', 'PROXY_CONFIG', 'PROXY_LOG_LEVEL', 'ISTIO_CPU_LIMIT', 'ISTIO_META_NODE_NAME', 'ISTIO_META_CLUSTER_ID', 'ISTIO_META_MESH_ID', 'ISTIO_META_WORKLOAD_NAME', 'ISTIO_META_OWNER']))",message="the variable is one that the operator sets itself: POD_*, INSTANCE_*, HOST_IP, SERVICE_ACCOUNT, CA_ADDR, TRUST_DOMAIN, PROXY_*, ISTIO_*"
 	Env []corev1.EnvVar `json:"env,omitempty"`
 }
 

@@ -9,14 +9,17 @@ package member
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -38,6 +41,8 @@ type Reconciler struct {
 	// OperatorNamespace is in no mesh.
 	OperatorNamespace string
 	Clock             func() time.Time
+
+	judges judges
 }
 
 // SetupWithManager watches namespaces, what lies in them, and what all depend on.
@@ -51,8 +56,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.MeshTopology{}, all, builder.WithPredicates(outcome.SpecChanged())).
 		Watches(&corev1.ConfigMap{}, all, builder.WithPredicates(outcome.Component(v1alpha1.ComponentControlPlane, v1alpha1.ComponentTrust))).
 		Watches(&corev1.ConfigMap{}, own, builder.WithPredicates(outcome.Component(v1alpha1.ComponentMember))).
-		Watches(&networkingv1.NetworkPolicy{}, own, builder.WithPredicates(outcome.Component(v1alpha1.ComponentMember))).
+		Watches(&networkingv1.NetworkPolicy{}, own).
 		Watches(&v1alpha1.MeshMember{}, own).
+		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, all, builder.WithPredicates(outcome.Component(v1alpha1.ComponentGuard), outcome.ComesOrGoes())).
 		Watches(&corev1.Pod{}, own).
 		Complete(r)
 }
@@ -75,6 +81,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	facts, err := r.gather(ctx, req.Name)
 	if err != nil || facts == nil {
 		return ctrl.Result{}, err
+	}
+	if facts.strayMark() {
+		if err := r.mark(ctx, facts, ""); err != nil {
+			return outcome.Result(err)
+		}
 	}
 	for _, stale := range facts.Stale() {
 		if err := r.leave(ctx, req.Name, stale); err != nil {
@@ -115,7 +126,34 @@ func (r *Reconciler) act(ctx context.Context, f *Facts, p *Plan) error {
 	for _, c := range append(changes, pruned...) {
 		log.FromContext(ctx).Info(string(c.Action), "object", c.Ref.String())
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.mark(ctx, f, f.wantedMark(p))
+}
+
+// mark writes or removes the label by which the guard lets pods into the namespace.
+// It is a patch of that one field: the namespace is somebody else's.
+func (r *Reconciler) mark(ctx context.Context, f *Facts, value string) error {
+	if f.Namespace.Labels[v1alpha1.LabelEnforced] == value {
+		return nil
+	}
+	var written any = value
+	if value == "" {
+		written = nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": f.Namespace.UID, "labels": map[string]any{v1alpha1.LabelEnforced: written},
+	}})
+	if err != nil {
+		return fmt.Errorf("mark the namespace: %w", err)
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.Namespace.Name}}
+	if err := r.Client.Patch(ctx, ns, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(apply.Manager)); err != nil {
+		return fmt.Errorf("mark Namespace %s: %w", f.Namespace.Name, client.IgnoreNotFound(err))
+	}
+	log.FromContext(ctx).Info("marked", "namespace", f.Namespace.Name, v1alpha1.LabelEnforced, value)
+	return nil
 }
 
 // leave removes a mesh's part from a namespace, the MeshMember last.

@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/internal/operator/guard"
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
@@ -72,12 +75,56 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 		return fmt.Errorf("read the mesh's root: %w", err)
 	}
 	f.Root = data[revision.RootKey]
+	if f.Guarded, err = r.guarded(ctx, f.Mesh); err != nil {
+		return err
+	}
 	var pods corev1.PodList
 	if err := r.Client.List(ctx, &pods, client.InNamespace(f.Namespace.Name)); err != nil {
 		return fmt.Errorf("list Pods: %w", err)
 	}
 	f.Pods = pods.Items
+	if !f.walled() {
+		return nil
+	}
+	if f.Judge, err = r.judges.of(f); err != nil {
+		return fmt.Errorf("the guard: %w", err)
+	}
+	return r.gatherPolicies(ctx, f)
+}
+
+// gatherPolicies reads the NetworkPolicies of others, and what they can select.
+func (r *Reconciler) gatherPolicies(ctx context.Context, f *Facts) error {
+	var policies networkingv1.NetworkPolicyList
+	if err := r.Client.List(ctx, &policies, client.InNamespace(f.Namespace.Name)); err != nil {
+		return fmt.Errorf("list NetworkPolicies: %w", err)
+	}
+	for _, p := range policies.Items {
+		if p.Labels[v1alpha1.LabelTopology] == "" || p.Labels[v1alpha1.LabelComponent] != v1alpha1.ComponentMember {
+			f.Foreign = append(f.Foreign, p)
+		}
+	}
+	if len(f.Foreign) == 0 {
+		return nil
+	}
+	var namespaces corev1.NamespaceList
+	if err := r.Client.List(ctx, &namespaces); err != nil {
+		return fmt.Errorf("list Namespaces: %w", err)
+	}
+	f.Labels = map[string]map[string]string{}
+	for _, ns := range namespaces.Items {
+		f.Labels[ns.Name] = ns.Labels
+	}
 	return nil
+}
+
+// guarded tells whether the mesh's guard is in place, to its last binding.
+func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.MeshTopology) (bool, error) {
+	var b admissionv1.ValidatingAdmissionPolicyBinding
+	err := r.Client.Get(ctx, client.ObjectKey{Name: guard.Last(m.Name, m.Spec.Egress.Guard.Mode, len(membership.Selectors(m)))}, &b)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read the guard's binding: %w", err)
+	}
+	return err == nil, nil
 }
 
 // published reads the content of the mesh's ConfigMap; none is a mesh of which

@@ -4,10 +4,10 @@
 package member
 
 import (
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -15,6 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/conditions"
 	"github.com/isthmus-mesh/isthmus/internal/inject"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
+	"github.com/isthmus-mesh/isthmus/internal/operator/guard"
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
 	"github.com/isthmus-mesh/isthmus/internal/operator/policy"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
@@ -33,10 +34,18 @@ type Facts struct {
 	// State and Published are what the mesh's ConfigMap holds.
 	State     transition.State
 	Published topology.Config
+	// Guarded: the mesh's guard over pods and policies is in place.
+	Guarded bool
 	// Root certificate of the mesh; empty if there is none yet.
 	Root string
 	Pods []corev1.Pod
-	Now  time.Time
+	// Foreign NetworkPolicies lie in the namespace; Labels are those of namespaces by
+	// name, if there are any.
+	Foreign []networkingv1.NetworkPolicy
+	Labels  map[string]map[string]string
+	// Judge of pods; nil where no wall is to be.
+	Judge *guard.Judge
+	Now   time.Time
 }
 
 // Plan is what must be in the namespace.
@@ -60,6 +69,24 @@ func (f *Facts) Stale() []string {
 	return out
 }
 
+// strayMark tells whether the namespace bears the mark of a mesh that does not have it.
+func (f *Facts) strayMark() bool {
+	mark := f.Namespace.Labels[v1alpha1.LabelEnforced]
+	return mark != "" && (f.Mesh == nil || mark != f.Mesh.Name)
+}
+
+// wantedMark is the mark that the namespace should bear. It comes after policies
+// and guard, and goes after the guard, which lets nobody in without it.
+func (f *Facts) wantedMark(p *Plan) string {
+	switch {
+	case p.Walls == f.Guarded && p.Walls:
+		return f.Mesh.Name
+	case p.Walls == f.Guarded:
+		return ""
+	}
+	return f.Namespace.Labels[v1alpha1.LabelEnforced]
+}
+
 // Decide plans. It is pure.
 func Decide(f *Facts) (*Plan, error) {
 	p := &Plan{Objects: []*unstructured.Unstructured{{Object: map[string]any{
@@ -73,7 +100,7 @@ func Decide(f *Facts) (*Plan, error) {
 			"data":     map[string]any{revision.RootKey: f.Root},
 		}})
 	}
-	if f.State.Walls() && len(f.Published.Allowance) > 0 {
+	if f.State.Walls() && f.walled() {
 		p.Walls = true
 		ns := policy.Namespace{Name: f.Namespace.Name, Labels: f.Namespace.Labels}
 		policies, err := policy.Member(ns, revision.Policy("egress", f.Mesh.Name), f.Published.Allowance)
@@ -103,8 +130,11 @@ func (f *Facts) own(o *unstructured.Unstructured) {
 
 // Status is what is said of the namespace. It is pure.
 func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshMemberStatus {
-	s := v1alpha1.MeshMemberStatus{Epoch: f.Published.Epoch, Enforced: p.Walls && failure == nil}
+	marked := f.Namespace.Labels[v1alpha1.LabelEnforced] == f.Mesh.Name
+	s := v1alpha1.MeshMemberStatus{Epoch: f.Published.Epoch, Enforced: p.Walls && marked && failure == nil}
 	count(f, &s)
+	f.blocking(&s)
+	f.holes(&s)
 	ready := conditions.True(v1alpha1.ConditionReady, v1alpha1.ReasonReady, "The namespace has what its pods need.")
 	switch {
 	case failure != nil:
@@ -145,8 +175,5 @@ func count(f *Facts, s *v1alpha1.MeshMemberStatus) {
 			s.Missing = append(s.Missing, p.Name)
 		}
 	}
-	slices.Sort(s.Missing)
-	if len(s.Missing) > examples {
-		s.Missing = s.Missing[:examples]
-	}
+	s.Missing = some(s.Missing)
 }

@@ -83,12 +83,12 @@ func (f *Facts) flows(c mesh.Config) []mesh.Flow {
 }
 
 // memberPeers are the member selectors less the namespaces that are never members,
-// which a selector such as "all but" covers too.
+// which a selector such as "all but" covers too, and those that another mesh has.
 func (f *Facts) memberPeers() []metav1.LabelSelector {
-	never := membership.Never(f.Settings.Namespace, append([]v1alpha1.MeshTopology{*f.Mesh}, f.Others...))
+	without := append(f.never(), f.Members.Contested...)
 	var out []metav1.LabelSelector
 	for _, s := range membership.Selectors(f.Mesh) {
-		out = append(out, *membership.Without(s, never))
+		out = append(out, *membership.Without(s, without))
 	}
 	return out
 }

@@ -143,6 +143,9 @@ func next(f *Facts, p *Plan) error {
 	case p.Config.Epoch != f.Published.Epoch, !f.Distribution.Asked, f.Distribution.Problem != "", len(f.Distribution.Lagging) > 0:
 		return reconcile.Wait(5*poll, "proxies to follow")
 	}
+	if left := f.nextExpiry(); left > 0 && left < rest {
+		return reconcile.Wait(left, "an exemption to end")
+	}
 	return reconcile.Wait(rest, "another look")
 }
 

@@ -27,7 +27,7 @@ import (
 // components are what this controller applies, less the ground.
 var components = []string{
 	v1alpha1.ComponentControlPlane, v1alpha1.ComponentIngressGateway, v1alpha1.ComponentEgressGateway,
-	v1alpha1.ComponentDestination, v1alpha1.ComponentNetworkPolicy,
+	v1alpha1.ComponentDestination, v1alpha1.ComponentNetworkPolicy, v1alpha1.ComponentGuard,
 }
 
 // Kinds that this controller applies in the topology's namespace, and cluster-wide.
@@ -45,6 +45,8 @@ var (
 	}
 	clusterKinds = []schema.GroupVersionKind{
 		{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRoleBinding"},
+		{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingAdmissionPolicyBinding"},
+		{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingAdmissionPolicy"},
 	}
 	webhookKinds = []schema.GroupVersionKind{
 		{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"},
@@ -85,9 +87,11 @@ type departure struct {
 	do   func(*Reconciler, context.Context, *Facts) error
 }
 
-// departures in order: webhooks first, so that pods can start again; then what
+// departures in order: guard and webhooks first, so that pods can start again; then what
 // holds traffic back; then routes, and only then what they led through.
 var departures = []departure{
+	{"access", (*Reconciler).regainAccess},
+	{"guard", (*Reconciler).removeGuard},
 	{"webhooks", (*Reconciler).removeWebhooks},
 	{"members", (*Reconciler).awaitMembers},
 	{"routes", (*Reconciler).relaxRoutes},
@@ -113,6 +117,36 @@ func (r *Reconciler) delete(ctx context.Context, f *Facts) error {
 	}
 	controllerutil.RemoveFinalizer(f.Mesh, v1alpha1.Finalizer)
 	return r.patchFinalizers(ctx, f.Mesh)
+}
+
+// regainAccess writes the operator's binding anew if somebody took it away while
+// there is still something that only it lets the operator remove.
+func (r *Reconciler) regainAccess(ctx context.Context, f *Facts) error {
+	if f.Parts.Namespace == nil || f.Parts.Namespace.DeletionTimestamp != nil {
+		return nil
+	}
+	granted, err := r.Access.Granted(ctx, f.Mesh.Spec.Namespace)
+	if err != nil || granted {
+		return err
+	}
+	in, err := componentSelector(f.Mesh.Name, components)
+	if err != nil {
+		return err
+	}
+	left, err := r.Applier.Count(ctx, namespacedKinds, in, client.InNamespace(f.Mesh.Spec.Namespace))
+	if err != nil || left == 0 && f.Trust.Root == "" {
+		return err
+	}
+	changes, err := r.Applier.Apply(ctx, f.access()...)
+	logChanges(ctx, changes)
+	if err != nil {
+		return err
+	}
+	return r.granted(ctx, f)
+}
+
+func (r *Reconciler) removeGuard(ctx context.Context, f *Facts) error {
+	return r.remove(ctx, f, v1alpha1.ComponentGuard)
 }
 
 func (r *Reconciler) removeWebhooks(ctx context.Context, f *Facts) error {

@@ -28,6 +28,11 @@ type Settings struct {
 	Namespace, ServiceAccount string
 }
 
+// User is who the operator is to the API server.
+func (s Settings) User() string {
+	return "system:serviceaccount:" + s.Namespace + ":" + s.ServiceAccount
+}
+
 // Facts are everything that a decision about one topology depends on, gathered at
 // one time.
 type Facts struct {
@@ -57,6 +62,9 @@ type Members struct {
 	Policies int
 	// Contested namespaces are selected here and belong to another mesh.
 	Contested []string
+	// Marked are the member selectors, by index, that cover a namespace which is
+	// no member.
+	Marked []int
 	// Problem is why members could not be resolved.
 	Problem string
 }

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -16,6 +18,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -87,30 +90,18 @@ func (r *Reconciler) gatherMembers(ctx context.Context, f *Facts) error {
 	if err := r.Client.List(ctx, &members); err != nil {
 		return fmt.Errorf("list MeshMembers: %w", err)
 	}
-	byNamespace := map[string][]v1alpha1.MeshMember{}
 	for _, m := range members.Items {
-		byNamespace[m.Namespace] = append(byNamespace[m.Namespace], m)
 		if m.Name == f.Mesh.Name {
 			f.Members.Objects = append(f.Members.Objects, m)
 		}
 	}
-	never := membership.Never(f.Settings.Namespace, append([]v1alpha1.MeshTopology{*f.Mesh}, f.Others...))
-	for i := range namespaces.Items {
-		ns := &namespaces.Items[i]
-		selected, err := membership.Selected(f.Mesh, ns, never)
-		if err != nil {
-			f.Members.Problem = err.Error()
-			return nil
-		}
-		if !selected {
-			continue
-		}
-		if membership.Owner(f.selecting(ns, never), byNamespace[ns.Name]).Name != f.Mesh.Name {
-			f.Members.Contested = append(f.Members.Contested, ns.Name)
-			continue
-		}
-		f.Members.Namespaces = append(f.Members.Namespaces, *ns)
+	var err error
+	f.Members.Namespaces, f.Members.Contested, err = membership.Resolve(f.Mesh, f.all(), namespaces.Items, members.Items, f.never())
+	if err != nil {
+		f.Members.Problem = err.Error()
+		return nil
 	}
+	f.Members.Marked = f.marked(namespaces.Items)
 	var policies networkingv1.NetworkPolicyList
 	if err := r.Client.List(ctx, &policies, labelled(f.Mesh.Name, v1alpha1.ComponentMember)); err != nil {
 		return fmt.Errorf("list NetworkPolicies: %w", err)
@@ -119,13 +110,24 @@ func (r *Reconciler) gatherMembers(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// selecting lists the meshes whose selectors cover the namespace.
-func (f *Facts) selecting(ns *corev1.Namespace, never []string) []*v1alpha1.MeshTopology {
-	out := []*v1alpha1.MeshTopology{f.Mesh}
-	for i := range f.Others {
-		// An unreadable selector of another mesh is that mesh's problem.
-		if ok, err := membership.Selected(&f.Others[i], ns, never); err == nil && ok {
-			out = append(out, &f.Others[i])
+// all topologies, this one first.
+func (f *Facts) all() []v1alpha1.MeshTopology {
+	return append([]v1alpha1.MeshTopology{*f.Mesh}, f.Others...)
+}
+
+// never lists the namespaces that are in no mesh.
+func (f *Facts) never() []string { return membership.Never(f.Settings.Namespace, f.all()) }
+
+// marked lists member selectors that cover a namespace which is never a member.
+func (f *Facts) marked(namespaces []corev1.Namespace) []int {
+	var out []int
+	never := append(f.never(), f.Members.Contested...)
+	for i, s := range membership.Selectors(f.Mesh) {
+		compiled, err := selector(&s)
+		if err == nil && slices.ContainsFunc(namespaces, func(ns corev1.Namespace) bool {
+			return (strings.HasPrefix(ns.Name, "kube-") || slices.Contains(never, ns.Name)) && compiled.Matches(labels.Set(ns.Labels))
+		}) {
+			out = append(out, i)
 		}
 	}
 	return out

@@ -4,6 +4,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -46,7 +47,7 @@ type Plan struct {
 // Decide plans. It is pure: the same facts give the same plan.
 func Decide(f *Facts) (*Plan, error) {
 	p := &Plan{Accepted: accept(f), State: f.State}
-	if p.Accepted.Status != "True" {
+	if p.Accepted.Status != "True" || f.Mesh.Spec.Suspend {
 		return p, nil
 	}
 	p.State = transition.Next(f.State, f.Mesh.Spec.Topology, f.observe())
@@ -65,9 +66,14 @@ func Decide(f *Facts) (*Plan, error) {
 
 // accept judges the spec where the API's own rules cannot.
 func accept(f *Facts) conditions.Condition {
-	if v := f.version(); v != f.Settings.Version {
+	// What runs may go on: a newer operator does not move it unasked.
+	if v := f.version(); v != f.Settings.Version && v != f.Mesh.Status.Version {
 		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonUnsupportedVersion,
 			fmt.Sprintf("version %s is not one that this operator installs: it installs %s", v, f.Settings.Version))
+	}
+	if first := f.sharer(); first != "" {
+		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonNamespaceTaken, fmt.Sprintf(
+			"namespace %s is MeshTopology %s's: each mesh has keys, root objects and names of its own, so set spec.namespace to another one", f.Mesh.Spec.Namespace, first))
 	}
 	if f.Mesh.Spec.Namespace == f.Settings.Namespace {
 		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonNamespaceTaken,
@@ -81,7 +87,24 @@ func accept(f *Facts) conditions.Condition {
 	if err := checkEgress(f.Mesh.Spec.Egress); err != nil {
 		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, err.Error())
 	}
+	if v := f.version(); v != f.Settings.Version {
+		return conditions.True(v1alpha1.ConditionAccepted, v1alpha1.ReasonAccepted,
+			fmt.Sprintf("Version %s goes on; this operator installs %s: set spec.version to move.", v, f.Settings.Version))
+	}
 	return conditions.True(v1alpha1.ConditionAccepted, v1alpha1.ReasonAccepted, "The spec can be carried out.")
+}
+
+// sharer is the MeshTopology that had this one's namespace first; empty if none did.
+func (f *Facts) sharer() string {
+	for _, o := range f.Others {
+		if o.Spec.Namespace != f.Mesh.Spec.Namespace {
+			continue
+		}
+		if cmp.Or(o.CreationTimestamp.Compare(f.Mesh.CreationTimestamp.Time), strings.Compare(o.Name, f.Mesh.Name)) < 0 {
+			return o.Name
+		}
+	}
+	return ""
 }
 
 // checkEgress finds what would become an object that is refused, or two of one name.
@@ -125,6 +148,7 @@ func (f *Facts) observe() transition.Observed {
 		GatewayReady:      atMinimum(f.Parts.Gateways[revision.Egress].Deployment) && f.knowsDNS(),
 		GatewayGone:       f.Parts.Gateways[revision.Egress].Deployment == nil,
 		Acknowledged:      f.Published.Topology == mesh.Kind(f.State.Routes()) && f.Distribution.Acknowledged(),
+		Clear:             true,
 		WallsUp:           true,
 		WallsDown:         f.Members.Policies == 0,
 	}
@@ -132,13 +156,34 @@ func (f *Facts) observe() transition.Observed {
 		return o
 	}
 	for _, ns := range f.Members.Namespaces {
-		if !slices.ContainsFunc(f.Members.Objects, func(m v1alpha1.MeshMember) bool {
-			return m.Namespace == ns.Name && m.Status.Enforced && m.Status.Epoch == f.Published.Epoch
-		}) {
-			o.WallsUp = false
-		}
+		i := slices.IndexFunc(f.Members.Objects, func(m v1alpha1.MeshMember) bool {
+			return m.Namespace == ns.Name && m.Status.Epoch == f.Published.Epoch
+		})
+		o.Clear = o.Clear && i >= 0
+		o.WallsUp = o.WallsUp && i >= 0 && f.Members.Objects[i].Status.Enforced
 	}
+	o.Clear = o.Clear && len(f.obstacles()) == 0
 	return o
+}
+
+// obstacles are what keeps the walls from going up: pods that would be cut, unless
+// that is asked for, and NetworkPolicies of others that would open them.
+func (f *Facts) obstacles() []conditions.Condition {
+	var out []conditions.Condition
+	e := f.egress()
+	if e.BlockingCount > 0 && f.Mesh.Spec.Transition.Uninjected != v1alpha1.UninjectedCut {
+		out = append(out, conditions.False("", v1alpha1.ReasonUninjected, fmt.Sprintf(
+			"%d running pods would be cut or refused (restart or mend them, or set spec.transition.uninjected to Cut): %s", e.BlockingCount, some(e.Blocking))))
+	}
+	if e.HolesCount > 0 {
+		out = append(out, f.hole(e))
+	}
+	return out
+}
+
+func (f *Facts) hole(e *v1alpha1.EgressStatus) conditions.Condition {
+	return conditions.False(v1alpha1.ConditionEgressEnforced, v1alpha1.ReasonPolicyHole, fmt.Sprintf(
+		"NetworkPolicies of others open more than the wall does (change or remove them, or allow it in spec.egress.networkPolicy.allow): %s", some(e.Holes)))
 }
 
 // knowsDNS tells whether walls would leave a way to the cluster's DNS.
@@ -156,14 +201,19 @@ func (f *Facts) ground() []*unstructured.Unstructured {
 		ns.SetLabels(map[string]string{v1alpha1.LabelTopology: f.Mesh.Name})
 		out = append(out, ns)
 	}
-	access := object("rbac.authorization.k8s.io/v1", "RoleBinding", own, revision.Access(f.Mesh.Name))
+	return append(out, f.access()...)
+}
+
+// access is the operator's right to work in the topology's namespace.
+func (f *Facts) access() []*unstructured.Unstructured {
+	access := object("rbac.authorization.k8s.io/v1", "RoleBinding", f.Mesh.Spec.Namespace, revision.Access(f.Mesh.Name))
 	access.Object["roleRef"] = map[string]any{
 		"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AccessRole,
 	}
 	access.Object["subjects"] = []any{map[string]any{
 		"kind": "ServiceAccount", "name": f.Settings.ServiceAccount, "namespace": f.Settings.Namespace,
 	}}
-	return append(out, f.own(componentAccess, access)...)
+	return f.own(componentAccess, access)
 }
 
 // AccessRole is the ClusterRole that the operator binds to itself in the
@@ -190,6 +240,7 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 	}
 	// Before what a spec can spoil: an object that is refused stops all after it.
 	if p.State.Walls() && f.Mesh.Spec.Egress.NetworkPolicy.Mode != v1alpha1.PolicyOff {
+		add(f.guard(p.Config))
 		add(f.walls(p.Config.Allowance))
 	}
 	add(f.chart(charts.ControlPlane, v1alpha1.ComponentControlPlane, f.controlPlaneValues()))

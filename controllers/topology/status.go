@@ -33,8 +33,8 @@ func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshTopologyStatus {
 	old := f.Mesh.Status
 	s := v1alpha1.MeshTopologyStatus{
 		ObservedGeneration: f.Mesh.Generation,
-		Topology:           p.State.Active,
-		Version:            cmp.Or(old.Version, f.version()),
+		Topology:           p.State.Holds(),
+		Version:            old.Version,
 		Revision:           f.revision(),
 		Effective: &v1alpha1.Effective{
 			EgressPolicy:       EgressPolicy(f.Mesh, f.Mesh.Spec.Topology),
@@ -44,6 +44,9 @@ func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshTopologyStatus {
 		Transition: f.transition(p),
 		Gateways:   f.gateways(),
 		Members:    f.memberCounts(),
+	}
+	if f.Mesh.Spec.Topology == v1alpha1.EgressGateway || p.State.Active == v1alpha1.EgressGateway {
+		s.Egress = f.egress()
 	}
 	if p.Accepted.Status == metav1.ConditionTrue {
 		s.Version = f.version()
@@ -71,7 +74,7 @@ func (f *Facts) conditions(p *Plan) []conditions.Condition {
 // stalling are the reasons that only a person can clear.
 var stalling = []string{
 	v1alpha1.ReasonInvalid, v1alpha1.ReasonUnsupportedVersion, v1alpha1.ReasonNamespaceTaken, v1alpha1.ReasonOverlap,
-	v1alpha1.ReasonUnusable, v1alpha1.ReasonDeadlineExceeded,
+	v1alpha1.ReasonUnusable, v1alpha1.ReasonDeadlineExceeded, v1alpha1.ReasonPolicyHole,
 }
 
 // summary is Ready, Reconciling and Stalled, from the parts.
@@ -95,6 +98,9 @@ func summary(f *Facts, p *Plan, parts []conditions.Condition, failure error) []c
 			conditions.False(v1alpha1.ConditionStalled, v1alpha1.ReasonNotStalled, "Nothing needs a person."),
 		}
 	}
+	if stops := f.stops(p); stuck == nil && len(stops) > 0 {
+		stuck = &stops[0]
+	}
 	switch {
 	case f.Mesh.DeletionTimestamp != nil:
 		return verdict(v1alpha1.ReasonDeleting, "The mesh is being removed.")
@@ -106,8 +112,8 @@ func summary(f *Facts, p *Plan, parts []conditions.Condition, failure error) []c
 		}
 	case failure != nil:
 		return verdict(v1alpha1.ReasonApplyFailed, failure.Error())
-	case f.Mesh.Spec.Suspend && waiting == nil && p.State.Settled():
-		return settled(v1alpha1.ReasonSuspended, "Everything stands; the operator changes nothing while spec.suspend is set.")
+	case f.Mesh.Spec.Suspend:
+		return suspended(f, p, waiting)
 	case !p.State.Settled():
 		return verdict(v1alpha1.ReasonTransition, transitionMessage(f, p))
 	case waiting != nil:
@@ -116,6 +122,54 @@ func summary(f *Facts, p *Plan, parts []conditions.Condition, failure error) []c
 		return verdict(v1alpha1.ReasonTransition, "The topology is about to change.")
 	}
 	return settled(v1alpha1.ReasonReady, fmt.Sprintf("Topology %s holds.", p.State.Active))
+}
+
+// patience is how long proxies may lag before that is somebody's business.
+const patience = 5 * time.Minute
+
+// stops are what keeps a transition where it is until a person does something.
+func (f *Facts) stops(p *Plan) []conditions.Condition {
+	if p.State.Phase != v1alpha1.PhaseRouting || p.State != f.State {
+		return nil
+	}
+	if o := f.observe(); !o.Acknowledged {
+		was := f.Mesh.Status.Transition
+		if len(f.Distribution.Lagging) == 0 || was == nil || was.Phase != p.State.Phase || was.Since == nil || f.Now.Sub(was.Since.Time) < patience {
+			return nil
+		}
+		return []conditions.Condition{conditions.False("", v1alpha1.ReasonLagging, "proxies do not follow, restart or remove their pods: "+f.lagging())}
+	}
+	if !p.State.Tightening() || p.State.Target != v1alpha1.EgressGateway {
+		return nil
+	}
+	return f.obstacles()
+}
+
+// lagging names the proxies that do not follow yet.
+func (f *Facts) lagging() string {
+	var names []string
+	for _, p := range f.Distribution.Lagging {
+		names = append(names, p.String())
+	}
+	return some(names)
+}
+
+// suspended says what is so, and that nobody works on what is not.
+func suspended(f *Facts, p *Plan, waiting *conditions.Condition) []conditions.Condition {
+	missing := ""
+	switch {
+	case waiting != nil:
+		missing = waiting.Type + ": " + waiting.Message
+	case !p.State.Settled():
+		missing = fmt.Sprintf("In phase %s, from %s to %s.", p.State.Phase, p.State.Active, p.State.Target)
+	case f.Mesh.Spec.Topology != p.State.Active:
+		missing = fmt.Sprintf("Topology %s is asked for.", f.Mesh.Spec.Topology)
+	default:
+		return settled(v1alpha1.ReasonSuspended, "Everything stands; the operator changes nothing while spec.suspend is set.")
+	}
+	out := settled(v1alpha1.ReasonSuspended, missing+" The operator changes nothing while spec.suspend is set.")
+	out[0].Status = metav1.ConditionFalse
+	return out
 }
 
 func settled(reason, message string) []conditions.Condition {
@@ -235,11 +289,7 @@ func (f *Facts) distributed() conditions.Condition {
 	case !d.Served:
 		return conditions.Unknown(kind, v1alpha1.ReasonNotMeasured, "isthmusd does not tell which proxies follow.")
 	case len(d.Lagging) > 0:
-		var names []string
-		for _, p := range d.Lagging {
-			names = append(names, p.String())
-		}
-		return conditions.Unknown(kind, v1alpha1.ReasonLagging, fmt.Sprintf("%d of %d proxies do not follow yet: %s", len(d.Lagging), len(d.Expected), some(names)))
+		return conditions.Unknown(kind, v1alpha1.ReasonLagging, fmt.Sprintf("%d of %d proxies do not follow yet: %s", len(d.Lagging), len(d.Expected), f.lagging()))
 	}
 	return conditions.True(kind, v1alpha1.ReasonAcknowledged, fmt.Sprintf("All %d proxies follow.", len(d.Expected)))
 }
@@ -256,7 +306,47 @@ func (f *Facts) enforced(p *Plan) conditions.Condition {
 	case !p.State.Settled() || p.State.Active != v1alpha1.EgressGateway:
 		return conditions.Unknown(kind, v1alpha1.ReasonTransition, "The NetworkPolicies are not all in place yet.")
 	}
-	return conditions.Unknown(kind, v1alpha1.ReasonNotMeasured, "The NetworkPolicies are in place; whether the cluster enforces them is not measured.")
+	e := f.egress()
+	if e.HolesCount > 0 {
+		return f.hole(e)
+	}
+	exempt := ""
+	if n := len(slices.DeleteFunc(e.Exemptions, func(x v1alpha1.ExemptionStatus) bool { return !x.Active })); n > 0 {
+		exempt = fmt.Sprintf(" %d exemptions from the guard are not covered.", n)
+	}
+	return conditions.Unknown(kind, v1alpha1.ReasonNotMeasured, "The NetworkPolicies are in place; whether the cluster enforces them is not measured."+exempt)
+}
+
+// egress is what members say of the wall, and the exemptions from its guard.
+func (f *Facts) egress() *v1alpha1.EgressStatus {
+	e := &v1alpha1.EgressStatus{}
+	for _, x := range f.Mesh.Spec.Egress.Guard.Exemptions {
+		e.Exemptions = append(e.Exemptions, v1alpha1.ExemptionStatus{
+			Name: x.Name, For: x.Namespace + "/" + x.ServiceAccount, Expires: x.Expires, Active: f.Now.Before(x.Expires.Time),
+		})
+	}
+	for _, o := range f.Members.Objects {
+		e.BlockingCount += o.Status.BlockingCount
+		e.HolesCount += o.Status.HolesCount
+		e.Blocking = append(e.Blocking, within(o.Namespace, o.Status.Blocking)...)
+		e.Holes = append(e.Holes, within(o.Namespace, o.Status.Holes)...)
+	}
+	e.Blocking, e.Holes = shortest(e.Blocking), shortest(e.Holes)
+	return e
+}
+
+func within(namespace string, names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = namespace + "/" + n
+	}
+	return out
+}
+
+// shortest sorts a list and keeps what status has room for.
+func shortest(list []string) []string {
+	slices.Sort(list)
+	return list[:min(len(list), examples)]
 }
 
 func (f *Facts) transition(p *Plan) *v1alpha1.Transition {
@@ -283,6 +373,13 @@ func transitionMessage(f *Facts, p *Plan) string {
 		waits = "the egress gateway must serve"
 	case p.State.Phase == v1alpha1.PhaseRouting && !o.Acknowledged:
 		waits = "every proxy must follow the new routes"
+		if len(f.Distribution.Lagging) > 0 {
+			waits += "; not yet: " + f.lagging()
+		}
+	case p.State.Phase == v1alpha1.PhaseRouting && len(f.stops(p)) > 0:
+		waits = f.stops(p)[0].Message
+	case p.State.Phase == v1alpha1.PhaseRouting && !o.Clear && p.State.Target == v1alpha1.EgressGateway:
+		waits = "the members must be looked at"
 	case p.State.Phase == v1alpha1.PhaseEnforcing && p.State.Walls() && !o.WallsUp:
 		waits = "every member must have its NetworkPolicies"
 	case p.State.Phase == v1alpha1.PhaseRelaxing && !o.WallsDown:
@@ -326,14 +423,9 @@ func (f *Facts) memberCounts() *v1alpha1.MembersStatus {
 		m.Pods += o.Status.Pods
 		m.Injected += o.Status.Injected
 		m.Missing += o.Status.MissingCount
-		for _, p := range o.Status.Missing {
-			m.Examples = append(m.Examples, o.Namespace+"/"+p)
-		}
+		m.Examples = append(m.Examples, within(o.Namespace, o.Status.Missing)...)
 	}
-	slices.Sort(m.Examples)
-	if len(m.Examples) > examples {
-		m.Examples = m.Examples[:examples]
-	}
+	m.Examples = shortest(m.Examples)
 	return m
 }
 

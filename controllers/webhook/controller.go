@@ -20,7 +20,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
@@ -46,8 +48,12 @@ type Reconciler struct {
 
 // SetupWithManager watches topologies, their control planes, roots and webhooks.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	every := handler.EnqueueRequestsFromMapFunc(r.everyTopology)
 	return ctrl.NewControllerManagedBy(mgr).Named("webhook").
 		For(&v1alpha1.MeshTopology{}, builder.WithPredicates(reconcile.SpecChanged())).
+		Watches(&v1alpha1.MeshTopology{}, every, builder.WithPredicates(reconcile.SpecChanged())).
+		Watches(&v1alpha1.MeshMember{}, every, builder.WithPredicates(reconcile.ComesOrGoes())).
+		Watches(&corev1.Namespace{}, every, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Owns(&corev1.ConfigMap{}, builder.MatchEveryOwner, builder.WithPredicates(reconcile.Component(v1alpha1.ComponentTrust))).
 		Owns(&appsv1.Deployment{}, builder.MatchEveryOwner, builder.WithPredicates(reconcile.Component(v1alpha1.ComponentControlPlane))).
 		Owns(&admissionv1.MutatingWebhookConfiguration{}, builder.MatchEveryOwner).
@@ -88,7 +94,48 @@ func (r *Reconciler) gather(ctx context.Context, m *v1alpha1.MeshTopology) (*Fac
 	if err := r.Client.Get(ctx, key, &cm); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	return &Facts{Mesh: m, Never: membership.Never(r.OperatorNamespace, all.Items), Root: []byte(cm.Data[revision.RootKey])}, nil
+	never := membership.Never(r.OperatorNamespace, all.Items)
+	contested, err := r.contested(ctx, m, all.Items, never)
+	if err != nil {
+		return nil, err
+	}
+	return &Facts{Mesh: m, Never: append(never, contested...), Root: []byte(cm.Data[revision.RootKey])}, nil
+}
+
+// contested lists namespaces that the mesh selects and another one has: only the
+// other one's injector may touch their pods. With one mesh there are none.
+func (r *Reconciler) contested(ctx context.Context, m *v1alpha1.MeshTopology, all []v1alpha1.MeshTopology, never []string) ([]string, error) {
+	if len(all) < 2 {
+		return nil, nil
+	}
+	var namespaces corev1.NamespaceList
+	if err := r.Client.List(ctx, &namespaces); err != nil {
+		return nil, fmt.Errorf("list Namespaces: %w", err)
+	}
+	var members v1alpha1.MeshMemberList
+	if err := r.Client.List(ctx, &members); err != nil {
+		return nil, fmt.Errorf("list MeshMembers: %w", err)
+	}
+	// An unreadable selector is told on the MeshTopology.
+	_, contested, err := membership.Resolve(m, all, namespaces.Items, members.Items, never)
+	if err != nil {
+		return nil, nil //nolint:nilerr // see above
+	}
+	return contested, nil
+}
+
+// everyTopology is enqueued when who has which namespace may have changed.
+func (r *Reconciler) everyTopology(ctx context.Context, _ client.Object) []ctrl.Request {
+	var list v1alpha1.MeshTopologyList
+	if err := r.Client.List(ctx, &list); err != nil {
+		log.FromContext(ctx).Error(err, "list MeshTopologies")
+		return nil
+	}
+	var out []ctrl.Request
+	for _, m := range list.Items {
+		out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&m)})
+	}
+	return out
 }
 
 // answered returns nil if the webhook has answered with this root, now or before.

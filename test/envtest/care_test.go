@@ -6,6 +6,7 @@ package envtest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,7 +46,17 @@ func TestDriftIsRepaired(t *testing.T) {
 	t.Run("a wall that is opened", func(t *testing.T) {
 		np := read(m, m.member, "isthmus-egress-"+m.name, &networkingv1.NetworkPolicy{})
 		want := len(np.Spec.Egress)
-		m.patch(np, `{"spec":{"egress":[{}]}}`)
+		opening := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"egress":[{}]}}`))
+		eventually(t, "refusal", func() error {
+			if err := m.admin.Patch(t.Context(), np.DeepCopy(), opening, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "Policy: ") {
+				return fmt.Errorf("says %v", err)
+			}
+			return nil
+		})
+		// By somebody whom the guard takes for the operator.
+		if err := as(t, operatorUser).Patch(t.Context(), np, opening, client.FieldOwner("person")); err != nil {
+			t.Fatal(err)
+		}
 		eventually(t, "rules", func() error {
 			if got := read(m, m.member, np.Name, &networkingv1.NetworkPolicy{}).Spec.Egress; len(got) != want {
 				return fmt.Errorf("%d rules", len(got))

@@ -49,6 +49,7 @@ const (
 // world is one API server with one operator, shared by all tests: each has a
 // topology and a namespace of its own.
 type world struct {
+	config   *rest.Config
 	admin    client.Client
 	requests *recorder
 	proxies  *proxies
@@ -105,7 +106,7 @@ func start(ctx context.Context, config *rest.Config) (*world, func() error, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	w := &world{admin: admin, requests: newRecorder(), proxies: &proxies{}, kubelet: &kubelet{client: admin, held: map[string]bool{}}}
+	w := &world{config: config, admin: admin, requests: newRecorder(), proxies: &proxies{}, kubelet: &kubelet{client: admin, held: map[string]bool{}}}
 	if err := install(ctx, admin); err != nil {
 		return nil, nil, fmt.Errorf("install the chart: %w", err)
 	}

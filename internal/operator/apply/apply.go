@@ -265,6 +265,19 @@ func (a *Applier) Prune(ctx context.Context, kinds []schema.GroupVersionKind, ke
 	return changes, remaining, errors.Join(failures...)
 }
 
+// Count counts the objects of these kinds.
+func (a *Applier) Count(ctx context.Context, kinds []schema.GroupVersionKind, opts ...client.ListOption) (int, error) {
+	n := 0
+	for _, gvk := range kinds {
+		found, err := a.list(ctx, gvk, opts...)
+		if err != nil {
+			return 0, err
+		}
+		n += len(found)
+	}
+	return n, nil
+}
+
 func (a *Applier) list(ctx context.Context, gvk schema.GroupVersionKind, opts ...client.ListOption) ([]client.Object, error) {
 	listGVK := gvk.GroupVersion().WithKind(gvk.Kind + "List")
 	var list client.ObjectList

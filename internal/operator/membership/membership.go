@@ -102,6 +102,39 @@ func Owner(selecting []*v1alpha1.MeshTopology, had []v1alpha1.MeshMember) *v1alp
 	})
 }
 
+// Resolve tells which namespaces the mesh has, and which it selects but another
+// mesh has. The meshes are all there are, itself included.
+func Resolve(m *v1alpha1.MeshTopology, meshes []v1alpha1.MeshTopology, namespaces []corev1.Namespace, members []v1alpha1.MeshMember, never []string) (own []corev1.Namespace, contested []string, err error) {
+	had := map[string][]v1alpha1.MeshMember{}
+	for _, h := range members {
+		had[h.Namespace] = append(had[h.Namespace], h)
+	}
+	for i := range namespaces {
+		ns := &namespaces[i]
+		selected, err := Selected(m, ns, never)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !selected {
+			continue
+		}
+		selecting := []*v1alpha1.MeshTopology{m}
+		for j := range meshes {
+			// An unreadable selector of another mesh is that mesh's problem.
+			if ok, err := Selected(&meshes[j], ns, never); err == nil && ok && meshes[j].Name != m.Name && meshes[j].DeletionTimestamp == nil {
+				selecting = append(selecting, &meshes[j])
+			}
+		}
+		if Owner(selecting, had[ns.Name]).Name == m.Name {
+			own = append(own, *ns)
+		} else {
+			contested = append(contested, ns.Name)
+		}
+	}
+	slices.Sort(contested)
+	return own, contested, nil
+}
+
 // ProxyContainer is the name of the proxy in an injected pod.
 const ProxyContainer = "istio-proxy"
 

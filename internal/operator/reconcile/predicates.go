@@ -23,6 +23,11 @@ func SpecChanged() predicate.Predicate {
 	})
 }
 
+// ComesOrGoes passes what is created or deleted, not what changes.
+func ComesOrGoes() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }}
+}
+
 // Component passes objects of these components.
 func Component(names ...string) predicate.Predicate {
 	of := func(o client.Object) bool { return slices.Contains(names, o.GetLabels()[v1alpha1.LabelComponent]) }

@@ -6,6 +6,11 @@
 // and somebody else's Istio live side by side.
 package revision
 
+import (
+	"strconv"
+	"strings"
+)
+
 // ControlPlane is the name of isthmusd's Service, ServiceAccount and bindings.
 func ControlPlane(topology string) string { return "isthmusd-" + topology }
 
@@ -42,3 +47,14 @@ func Destination(destination, topology string) string { return destination + "-"
 
 // Access binds the operator's namespaced role in a topology's namespace.
 func Access(topology string) string { return "isthmus-operator-" + topology }
+
+// Guard is the ValidatingAdmissionPolicy over pods.
+func Guard(topology string) string { return "isthmus-guard-" + topology }
+
+// GuardOf is a ValidatingAdmissionPolicy over something else than pods.
+func GuardOf(what, topology string) string { return "isthmus-guard." + what + "-" + topology }
+
+// Binding is the binding of a policy to the namespaces of one selector.
+func Binding(policy string, selector int, topology string) string {
+	return strings.TrimSuffix(policy, "-"+topology) + "." + strconv.Itoa(selector) + "-" + topology
+}

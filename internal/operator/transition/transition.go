@@ -24,7 +24,7 @@ type Kind = v1alpha1.TopologyKind
 
 // State says how far a mesh is. The zero State is a mesh that was never there.
 type State struct {
-	// Active is the topology that held last.
+	// Active is the topology that is being left; when settled, the one that holds.
 	Active Kind `json:"active"`
 	// Target is what is being reached; the same as Active when settled.
 	Target Kind `json:"target"`
@@ -34,6 +34,17 @@ type State struct {
 	Epoch string `json:"epoch,omitempty"`
 	// Returning to the topology that held last, before going on to a third one.
 	Returning bool `json:"returning,omitempty"`
+	// Held is the topology that held last where that is not Active: the way is being
+	// walked back.
+	Held Kind `json:"held,omitempty"`
+}
+
+// Holds is the topology that held last.
+func (s State) Holds() Kind {
+	if s.Held != "" {
+		return s.Held
+	}
+	return s.Active
 }
 
 // Observed is what phases wait for.
@@ -42,6 +53,8 @@ type Observed struct {
 	ControlPlaneReady, GatewayReady bool
 	// Acknowledged: every proxy follows the configuration of State.Epoch.
 	Acknowledged bool
+	// Clear: no pod and no NetworkPolicy stands in the way of the walls.
+	Clear bool
 	// WallsUp and WallsDown: every member has, or none has, its policies.
 	WallsUp, WallsDown bool
 	// GatewayGone: no egress gateway is left.
@@ -130,7 +143,11 @@ func (s State) back() State {
 		v1alpha1.PhaseRelaxing:  v1alpha1.PhaseRouting,
 		v1alpha1.PhaseRetiring:  v1alpha1.PhasePreparing,
 	}
-	return State{Active: s.Target, Target: s.Active, Phase: turned[s.Phase], Epoch: s.Epoch}
+	held := s.Holds()
+	if held == s.Target {
+		held = ""
+	}
+	return State{Active: s.Target, Target: s.Active, Phase: turned[s.Phase], Epoch: s.Epoch, Held: held}
 }
 
 // done tells whether what the phase waits for has come.
@@ -139,7 +156,7 @@ func (s State) done(o Observed) bool {
 	case v1alpha1.PhasePreparing:
 		return o.ControlPlaneReady && (o.GatewayReady || !s.Gateway())
 	case v1alpha1.PhaseRouting:
-		return o.Acknowledged
+		return o.Acknowledged && (o.Clear || !s.raises())
 	case v1alpha1.PhaseEnforcing:
 		return o.WallsUp || !s.Walls()
 	case v1alpha1.PhaseRelaxing:
@@ -149,6 +166,9 @@ func (s State) done(o Observed) bool {
 	}
 	return false
 }
+
+// raises tells whether the next phase of the way raises the walls.
+func (s State) raises() bool { return s.Tightening() && s.Target == v1alpha1.EgressGateway }
 
 func (s State) advance() State {
 	next := map[string]string{
@@ -164,7 +184,7 @@ func (s State) advance() State {
 		s.Phase = next[s.Phase]
 	}
 	if s.Settled() {
-		s.Active, s.Returning = s.Target, false
+		s.Active, s.Returning, s.Held = s.Target, false, ""
 	}
 	return s
 }

@@ -21,7 +21,7 @@ const (
 
 // everything holds: each phase ends as soon as it is entered.
 var everything = transition.Observed{
-	ControlPlaneReady: true, GatewayReady: true, Acknowledged: true, WallsUp: true, WallsDown: true, GatewayGone: true,
+	ControlPlaneReady: true, GatewayReady: true, Acknowledged: true, Clear: true, WallsUp: true, WallsDown: true, GatewayGone: true,
 }
 
 // walk moves to the wanted topology and says what stood in each phase.
