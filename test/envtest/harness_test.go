@@ -324,7 +324,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // patience is how long something may take to come true.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // poll tries until there is no error any more.
 func poll(ctx context.Context, try func() error) error {

@@ -242,6 +242,7 @@ func pods(t *testing.T, namespace string) {
 	app := corev1.Container{Name: "app", Image: "app"}
 	for name, change := range map[string]func(*corev1.Pod){
 		"with": func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "istio-init", Image: "proxy"}}
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "proxy"})
 		},
 		"without":   func(*corev1.Pod) {},
