@@ -119,7 +119,7 @@ func TestEndpoints(t *testing.T) {
 {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}, spec: {nodeName: x, containers: [{name: istio-proxy}]}, status: {phase: Running}}`,
 			key: model.ServiceKey{Namespace: "ns", Host: "a.ns.svc.cluster.local"},
 			want: []model.Endpoint{
-				{Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true, Namespace: "ns", Workload: "p", ServiceAccount: "default", TLSMode: "istio", Locality: "r/z", Node: "x"},
+				{Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true, Namespace: "ns", Workload: "p", ServiceAccount: "default", Pod: true, TLSMode: "istio", Locality: "r/z", Node: "x"},
 				{Address: "10.0.0.2", Ports: map[string]uint32{"http": 8080}, Namespace: "ns", TLSMode: "disabled"},
 			},
 		},
@@ -145,7 +145,7 @@ endpoints: [{address: 1.1.1.1, ports: {tls: 8443}, locality: r/z, weight: 3, lab
 			key: model.ServiceKey{Namespace: "ns", Host: "a.com"},
 			want: []model.Endpoint{
 				{Address: "1.1.1.1", Ports: map[string]uint32{"http": 9090}, Ready: true, Namespace: "ns", Workload: "vm", Labels: map[string]string{"app": "a"}, TLSMode: "disabled"},
-				{Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true, Namespace: "ns", Workload: "p", ServiceAccount: "default", Labels: map[string]string{"app": "a"}, TLSMode: "disabled"},
+				{Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true, Namespace: "ns", Workload: "p", Pod: true, ServiceAccount: "default", Labels: map[string]string{"app": "a"}, TLSMode: "disabled"},
 			},
 		},
 	} {

@@ -91,7 +91,7 @@ func TestADirectoryIsFollowed(t *testing.T) {
 	v := f.view()
 	want := []model.Endpoint{{
 		Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Ready: true, Labels: map[string]string{"app": "web"},
-		Namespace: "shop", Workload: "web-1", ServiceAccount: "web", TLSMode: model.TLSIstio,
+		Namespace: "shop", Workload: "web-1", Pod: true, ServiceAccount: "web", TLSMode: model.TLSIstio,
 	}}
 	if diff := cmp.Diff(want, v.Endpoints(web)); diff != "" {
 		t.Fatal(diff)
