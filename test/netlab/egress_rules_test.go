@@ -45,12 +45,42 @@ func TestTheEgressGatewayKnowsWhoMayCallWhom(t *testing.T) {
 	stranger.Ask("https://shared.example.com/").Until(gw.CheckCalled)
 
 	before := strings.Count(api.AppLog(), "\n")
-	stranger.Ask("http://api.example.com/").Want(403)
-	stranger.Ask("https://api.example.com/").WantRefused()
+	stranger.Ask("http://api.example.com/").Want(502)
+	stranger.Ask("https://api.example.com/").With("--cacert", lab.OutsideCA()).WantRefused()
 	stranger.Ask("tcp://api.example.com:9000").WantRefused()
+	// Its sidecar can be told to ask the gateway all the same.
+	lab.Apply(forged(gw.IP.String(), 80, "HTTP"))
+	lab.Apply(forged(gw.IP.String(), 9000, "TCP"))
+	stranger.Ask("http://forged-80.internal/").Via("192.0.2.80:80").Want(403)
+	gw.WantLog("rbac_access_denied")
+	stranger.Ask("tcp://api.example.com:9000").Via("192.0.2.80:9000").WantRefused()
 	if after := strings.Count(api.AppLog(), "\n"); after != before {
 		t.Errorf("the host saw %d connections of a caller who may not", after-before)
 	}
+}
+
+// forged is an entry of namespace other that leads to a key of another namespace.
+func forged(gateway string, port int, protocol string) string {
+	return fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: forged-%[2]d, namespace: other}
+spec:
+  hosts: [forged-%[2]d.internal]
+  addresses: [192.0.2.80]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  endpoints: [{address: %[1]s}]
+  ports: [{number: %[2]d, name: p, protocol: %[3]s, targetPort: 15443}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: forged-%[2]d, namespace: other}
+spec:
+  host: forged-%[2]d.internal
+  trafficPolicy:
+    tls: {mode: ISTIO_MUTUAL, sni: outbound_.%[2]d_._.api.example.com, subjectAltNames: ["spiffe://cluster.local/ns/isthmus-system/sa/egress-default"]}
+`, gateway, port, protocol)
 }
 
 func TestTheEgressGatewayOpensNamesNotMachines(t *testing.T) {

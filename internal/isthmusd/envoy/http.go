@@ -29,6 +29,7 @@ import (
 const (
 	corsFilter  = "envoy.filters.http.cors"
 	faultFilter = "envoy.filters.http.fault"
+	rbacFilter  = "envoy.filters.http.rbac"
 	alpnFilter  = "envoy.filters.http.set_filter_state"
 )
 
@@ -112,7 +113,9 @@ func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
 		add("envoy.filters.http.header_mutation", meshHeaders())
 	}
 	if h.Callers != nil {
-		add("envoy.filters.http.rbac", &httprbacv3.RBAC{Rules: callerRules(h.Callers)})
+		add(rbacFilter, &httprbacv3.RBAC{Rules: callerRules(h.Callers)})
+	} else if h.Edge == ir.FromApplication {
+		add(rbacFilter, &httprbacv3.RBAC{}) // for the routes that limit what may be dialled
 	}
 	if h.DynamicHost != nil {
 		add("envoy.filters.http.dynamic_forward_proxy", &httpdfpv3.FilterConfig{

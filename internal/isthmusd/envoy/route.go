@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -117,9 +119,26 @@ func (p *packer) perRoute(m *routev3.Route, r *ir.Route) {
 	if r.CORS != nil {
 		set(corsFilter, cors(r.CORS))
 	}
+	if r.Dialled != nil {
+		set(rbacFilter, &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: dialledRules(r.Dialled)}})
+	}
 	if len(r.OfferALPN) > 0 {
 		set(alpnFilter, offerALPN(r.OfferALPN))
 	}
+}
+
+// dialledRules allow connections whose original destination is in the ranges.
+func dialledRules(d *ir.Dialled) *rbacv3.RBAC {
+	out := &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW}
+	if len(d.Ranges) == 0 {
+		return out
+	}
+	p := &rbacv3.Policy{Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}}}
+	for _, c := range cidrs(d.Ranges) {
+		p.Permissions = append(p.Permissions, &rbacv3.Permission{Rule: &rbacv3.Permission_DestinationIp{DestinationIp: c}})
+	}
+	out.Policies = map[string]*rbacv3.Policy{"dialled": p}
+	return out
 }
 
 func routeMetadata(r *ir.Route) *corev3.Metadata {

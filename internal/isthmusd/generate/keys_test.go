@@ -30,10 +30,16 @@ func throughEgress() topology.Config {
 	}
 }
 
+const egressService = `
+---
+{apiVersion: v1, kind: Service, metadata: {name: egress, namespace: isthmus-system}, spec: {clusterIP: 10.96.9.9, ports: [{name: tls, port: 15443}]}}
+`
+
 // tenantEntry registers api.example.com for the tenant's namespace; the lower the
 // number, the older.
 func tenantEntry(n int) string {
 	return fmt.Sprintf(`
+---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: api, namespace: tenant-%d, creationTimestamp: "2026-01-01T00:00:%02dZ"}
@@ -44,13 +50,11 @@ spec: {hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS, expor
 // keysOf maps tenants to the key by which their sidecars name the host.
 func keysOf(t *testing.T, tenants []int) map[int]string {
 	t.Helper()
-	docs := []string{`
-{apiVersion: v1, kind: Service, metadata: {name: egress, namespace: isthmus-system}, spec: {clusterIP: 10.96.0.2, ports: [{name: tls, port: 15443}]}}
-`}
+	docs := []string{egressService}
 	for _, n := range tenants {
 		docs = append(docs, tenantEntry(n))
 	}
-	snap, err := ingest.Load([]byte(strings.Join(docs, "---")), throughEgress())
+	snap, err := ingest.Load([]byte(strings.Join(docs, "")), throughEgress())
 	if err != nil {
 		t.Fatal(err)
 	}

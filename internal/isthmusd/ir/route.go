@@ -3,7 +3,10 @@
 
 package ir
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // RouteConfig is a table of virtual hosts.
 type RouteConfig struct {
@@ -87,9 +90,15 @@ type Route struct {
 	Config string
 	// Operation names the span of tracers.
 	Operation string
+	// Dialled, if set, are the only addresses that the client may have dialled.
+	// Others get 403.
+	Dialled *Dialled
 	// OfferALPN overrides what HTTP.UpstreamALPN offers to this route's upstream.
 	OfferALPN []string
 }
+
+// Dialled is a set of addresses. An empty one refuses everybody.
+type Dialled struct{ Ranges []netip.Prefix }
 
 // Forward sends a request to clusters.
 type Forward struct {

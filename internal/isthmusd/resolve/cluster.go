@@ -4,8 +4,6 @@
 package resolve
 
 import (
-	networking "istio.io/api/networking/v1alpha3"
-
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 )
@@ -139,13 +137,14 @@ func (s *scope) discovery(d destination) ir.Discovery {
 	if d.svc.ExternalName != "" {
 		return ir.StrictDNS
 	}
-	simple, ok := d.policy.loadBalancer.GetLbPolicy().(*networking.LoadBalancerSettings_Simple)
 	switch {
 	case s.router && d.svc.Headless:
 		return ir.EDS
-	case d.svc.Resolution == model.Passthrough || d.svc.Headless:
-		return ir.OriginalDst
-	case !s.router && ok && simple.Simple == networking.LoadBalancerSettings_PASSTHROUGH:
+	case s.resolvedHere(d.svc):
+		return ir.StrictDNS
+	case s.router && d.svc.Resolution == model.Passthrough:
+		return ir.Static // nobody has dialled an address of it
+	case !s.router && followsClient(d):
 		return ir.OriginalDst
 	case d.svc.Resolution == model.DNS:
 		return ir.StrictDNS

@@ -148,8 +148,19 @@ func exported(to []string, defaults []string, from string, in func(string) bool)
 }
 
 func (s *scope) sees(svc *model.Service) bool {
-	return exported(svc.ExportTo, s.v.Mesh().GetDefaultServiceExportTo(), svc.Namespace, s.in) &&
+	return s.mayLeaveBy(svc) && exported(svc.ExportTo, s.v.Mesh().GetDefaultServiceExportTo(), svc.Namespace, s.in) &&
 		s.imported(svc.Namespace, svc.Host)
+}
+
+// mayLeaveBy tells whether an entry for a host outside counts here. Where all
+// leave through the egress gateway a tenant's entry opens the way for its own
+// namespace alone, whatever it is exported to, and for the platform's gateways.
+func (s *scope) mayLeaveBy(svc *model.Service) bool {
+	c := s.v.Config()
+	if c.Topology != topology.EgressGateway || c.EgressGateway == nil || !registeredOutside(svc) {
+		return true
+	}
+	return svc.Namespace == s.root || s.in(svc.Namespace) || s.in(s.root)
 }
 
 // service finds what a host means to this proxy, or nil.

@@ -148,6 +148,7 @@ func (r *routing) route(h httpRoute, m *networking.HTTPMatchRequest) ir.Route {
 		out.Direct = refusal()
 	default:
 		out.Forward = r.forward(h, m)
+		out.Dialled = r.s.dialled(r.routeKeys(h))
 		if authority != "" && out.Forward.Rewrite.Authority == "" {
 			out.Forward.Rewrite.Authority = authority
 		}
@@ -271,6 +272,7 @@ func (r *routing) plain(svc *model.Service) ir.Route {
 			Retry:    r.retry(nil),
 			Hash:     r.hashFor(subsetKey{port: r.port, host: svc.Host}),
 		},
+		Dialled: r.s.dialled([]subsetKey{{port: r.port, host: svc.Host}}),
 	}
 	if registeredOutside(svc) {
 		leaves(&out)
@@ -343,9 +345,16 @@ func (r *routing) refuses(k subsetKey) bool {
 
 // leadsNowhere tells whether all destinations of a route are out of bounds.
 func (r *routing) leadsNowhere(h httpRoute) bool {
-	return !slices.ContainsFunc(h.route.GetRoute(), func(d *networking.HTTPRouteDestination) bool {
-		return !r.refuses(r.destination(d.GetDestination(), h.vs.Namespace))
-	})
+	return !slices.ContainsFunc(r.routeKeys(h), func(k subsetKey) bool { return !r.refuses(k) })
+}
+
+// routeKeys are the destinations of a route.
+func (r *routing) routeKeys(h httpRoute) []subsetKey {
+	var out []subsetKey
+	for _, d := range h.route.GetRoute() {
+		out = append(out, r.destination(d.GetDestination(), h.vs.Namespace))
+	}
+	return out
 }
 
 // leads tells whether a route leads to a registered host outside.
