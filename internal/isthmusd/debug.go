@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
 	"github.com/isthmus-mesh/isthmus/internal/version"
@@ -85,9 +87,11 @@ func (d *Daemon) ready(w http.ResponseWriter, _ *http.Request) {
 // snapshotz tells what isthmusd knows and what is wrong with it.
 func (d *Daemon) snapshotz(w http.ResponseWriter, _ *http.Request) {
 	s, q := d.store.Current(), d.ingest.Queue()
+	problems := q.Problems()
+	maps.Copy(problems, generate.Problems(s))
 	writeJSON(w, map[string]any{
 		"revision": s.Revision(), "epoch": s.Config().Epoch, "topology": s.Config().Topology,
-		"ready": d.catalog.Ready(), "waiting": q.Waiting(), "stalled": q.Stalled(), "problems": q.Problems(),
+		"ready": d.catalog.Ready(), "waiting": q.Waiting(), "stalled": q.Stalled(), "problems": problems,
 		"counts": s.Counts(), "catalog": d.catalog.Stats(),
 	})
 }

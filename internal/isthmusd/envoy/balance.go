@@ -4,8 +4,6 @@
 package envoy
 
 import (
-	"net/netip"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	commondfp "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
@@ -114,19 +112,6 @@ func dnsCache(c ir.DNSCache) *commondfp.DnsCacheConfig {
 		DnsRefreshRate:  durationpb.New(dnsRefresh),
 		// A name that a client chooses must not lead to the proxy's own machine or
 		// to the cloud's metadata.
-		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: xdsRanges(neverResolved())},
+		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: xdsRanges(ir.NeverOutside())},
 	}
-}
-
-// neverResolved are the ranges that no host outside can have: unspecified,
-// loopback, link-local and multicast addresses.
-func neverResolved() []netip.Prefix {
-	var out []netip.Prefix
-	for _, r := range []string{
-		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",
-		"::/127", "fe80::/10", "ff00::/8", "fd00:ec2::254/128",
-	} {
-		out = append(out, netip.MustParsePrefix(r))
-	}
-	return out
 }

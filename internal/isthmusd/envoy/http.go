@@ -49,6 +49,10 @@ func (p *packer) http(h *ir.HTTP, d ir.Direction) *listenerv3.Filter {
 		StreamIdleTimeout: durationpb.New(never),
 		UpgradeConfigs:    []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 	}
+	if h.Tunnels {
+		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "CONNECT"}}
+		m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{AllowConnect: true}
+	}
 	p.setRoutes(m, h)
 	setEdge(m, h)
 	return p.networkFilter("envoy.filters.network.http_connection_manager", m)
@@ -117,6 +121,9 @@ func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
 	} else if h.Edge == ir.FromApplication {
 		add(rbacFilter, &httprbacv3.RBAC{}) // for the routes that limit what may be dialled
 	}
+	if h.Tunnels {
+		add(alpnFilter, restoreTarget())
+	}
 	if h.DynamicHost != nil {
 		add("envoy.filters.http.dynamic_forward_proxy", &httpdfpv3.FilterConfig{
 			ImplementationSpecifier: &httpdfpv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: dnsCache(*h.DynamicHost)},
@@ -151,10 +158,16 @@ func offerALPN(protocols []string) *httpstatev3.Config {
 	return &httpstatev3.Config{OnRequestHeaders: []*statev3.FilterStateValue{{
 		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: alpnState},
 		SharedWithUpstream: statev3.FilterStateValue_ONCE,
-		Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-				Specifier: &corev3.DataSource_InlineString{InlineString: strings.Join(protocols, ",")},
-			}},
-		}},
+		Value:              &statev3.FilterStateValue_FormatString{FormatString: text(strings.Join(protocols, ","))},
+	}}}
+}
+
+// restoreTarget hands what a tunnel is for to the listener filter that restores
+// original destinations.
+func restoreTarget() *httpstatev3.Config {
+	return &httpstatev3.Config{OnRequestHeaders: []*statev3.FilterStateValue{{
+		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.filters.listener.original_dst.local_ip"},
+		SharedWithUpstream: statev3.FilterStateValue_ONCE,
+		Value:              &statev3.FilterStateValue_FormatString{FormatString: text("%REQ(:AUTHORITY)%")},
 	}}}
 }

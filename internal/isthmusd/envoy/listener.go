@@ -125,6 +125,9 @@ func (p *packer) chain(c *ir.Chain, l ir.Listener) *listenerv3.FilterChain {
 	if c.KeepPeer {
 		m.Filters = append(m.Filters, p.keepPeer())
 	}
+	if c.KeepDialled {
+		m.Filters = append(m.Filters, p.keepDialled())
+	}
 	if c.Callers != nil {
 		m.Filters = append(m.Filters, p.callers(c.Callers))
 	}

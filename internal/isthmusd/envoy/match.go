@@ -63,6 +63,8 @@ func routeMatch(m ir.RouteMatch) *routev3.RouteMatch {
 		out.CaseSensitive = no()
 	}
 	switch {
+	case m.Connect:
+		out.PathSpecifier = &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
 	case m.Path.Kind == ir.MatchRegex:
 		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Path.Value)}
 		out.CaseSensitive = nil

@@ -83,7 +83,13 @@ func (p *packer) route(r *ir.Route) *routev3.Route {
 	m.ResponseHeadersToAdd, m.ResponseHeadersToRemove = headerChange(r.Headers.Response)
 	switch {
 	case r.Forward != nil:
-		m.Action = &routev3.Route_Route{Route: p.forward(r.Forward)}
+		forward := p.forward(r.Forward)
+		if r.Match.Connect {
+			forward.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{
+				UpgradeType: "CONNECT", ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{},
+			}}
+		}
+		m.Action = &routev3.Route_Route{Route: forward}
 	case r.Redirect != nil:
 		m.Action = &routev3.Route_Redirect{Redirect: redirect(r.Redirect)}
 	case r.Direct != nil:

@@ -49,6 +49,9 @@ func (p *packer) tcp(t *ir.TCP) *listenerv3.Filter {
 	if t.HashSource {
 		m.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
 	}
+	if t.Tunnelled {
+		m.TunnelingConfig = &tcpv3.TcpProxy_TunnelingConfig{Hostname: "%FILTER_STATE(" + ir.DialledState + ":PLAIN)%"}
+	}
 	if t.AwaitTLS {
 		m.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 		m.MaxEarlyDataBytes = u32(earlyData)
@@ -59,18 +62,34 @@ func (p *packer) tcp(t *ir.TCP) *listenerv3.Filter {
 // keepPeer saves the client's identity once its certificate is known.
 func (p *packer) keepPeer() *listenerv3.Filter {
 	return p.networkFilter("envoy.filters.network.set_filter_state", &netstatev3.Config{
-		OnDownstreamTlsHandshake: []*statev3.FilterStateValue{{
-			Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: ir.PeerState},
-			FactoryKey:         "envoy.string",
-			SharedWithUpstream: statev3.FilterStateValue_TRANSITIVE,
-			ReadOnly:           true,
-			Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-					Specifier: &corev3.DataSource_InlineString{InlineString: "%DOWNSTREAM_PEER_URI_SAN%"},
-				}},
-			}},
-		}},
+		OnDownstreamTlsHandshake: []*statev3.FilterStateValue{kept(ir.PeerState, "%DOWNSTREAM_PEER_URI_SAN%")},
 	})
+}
+
+// keepDialled saves where the client wanted to go.
+func (p *packer) keepDialled() *listenerv3.Filter {
+	return p.networkFilter("envoy.filters.network.set_filter_state", &netstatev3.Config{
+		OnNewConnection: []*statev3.FilterStateValue{kept(ir.DialledState, "%DOWNSTREAM_LOCAL_ADDRESS%")},
+	})
+}
+
+// kept is a value that the internal listeners behind see too.
+func kept(key, format string) *statev3.FilterStateValue {
+	return &statev3.FilterStateValue{
+		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: key},
+		FactoryKey:         "envoy.string",
+		SharedWithUpstream: statev3.FilterStateValue_TRANSITIVE,
+		ReadOnly:           true,
+		Value:              &statev3.FilterStateValue_FormatString{FormatString: text(format)},
+	}
+}
+
+func text(format string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{
+		Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+			Specifier: &corev3.DataSource_InlineString{InlineString: format},
+		}},
+	}
 }
 
 func (p *packer) callers(c *ir.Callers) *listenerv3.Filter {

@@ -3,7 +3,10 @@
 
 package ir
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Discovery is how a cluster finds its endpoints.
 type Discovery uint8
@@ -40,6 +43,19 @@ const (
 	// SameAsClient speaks to the upstream what the client spoke.
 	SameAsClient
 )
+
+// NeverOutside are the ranges that no host outside can have: unspecified,
+// loopback, link-local and multicast addresses.
+func NeverOutside() []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range []string{
+		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",
+		"::/127", "fe80::/10", "ff00::/8", "fd00:ec2::254/128",
+	} {
+		out = append(out, netip.MustParsePrefix(r))
+	}
+	return out
+}
 
 // Cluster is one upstream.
 type Cluster struct {

@@ -110,6 +110,9 @@ type Chain struct {
 	Callers *Callers
 	// KeepPeer copies the peer's identity into PeerState, which internal listeners see.
 	KeepPeer bool
+	// KeepDialled copies the address that the client dialled into DialledState,
+	// which the internal listeners behind see.
+	KeepDialled bool
 	// DynamicHost takes the upstream's name from the client's SNI.
 	DynamicHost *DynamicHost
 	HTTP        *HTTP
@@ -118,6 +121,9 @@ type Chain struct {
 
 // PeerState is where a chain with KeepPeer keeps the client's identity.
 const PeerState = "isthmus.peer"
+
+// DialledState is where a chain with KeepDialled keeps the client's destination.
+const DialledState = "isthmus.dialled"
 
 // Callers is a list of allowed peers.
 type Callers struct {
@@ -148,6 +154,8 @@ type TCP struct {
 	AccessLog   *AccessLog
 	// HashSource balances by the client's address.
 	HashSource bool
+	// Tunnelled carries the bytes by HTTP CONNECT for what is in DialledState.
+	Tunnelled bool
 	// AwaitTLS delays the upstream connection until the downstream handshake is complete.
 	AwaitTLS bool
 }
@@ -192,6 +200,9 @@ type HTTP struct {
 	Callers *Callers
 	// DynamicHost resolves the host that each request names, in this cache.
 	DynamicHost *DNSCache
+	// Tunnels ends tunnels: routes match CONNECT only, and the internal listeners
+	// behind that restore the original destination get the one asked for.
+	Tunnels bool
 	// Hops is the number of trusted proxies in front.
 	Hops uint32
 }

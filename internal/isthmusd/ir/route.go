@@ -54,6 +54,8 @@ type NamedMatch struct {
 
 // RouteMatch selects requests; all conditions hold.
 type RouteMatch struct {
+	// Connect matches CONNECT requests, and ends their tunnel here.
+	Connect bool
 	// Path; its zero value matches every path.
 	Path    StringMatch
 	Headers []NamedMatch

@@ -92,7 +92,12 @@ func outbound(s *scope, k subsetKey) *ir.Cluster {
 	if d.policy.rule != nil {
 		c.Config = kindPath(d.policy.rule.Meta, networkingGroup)
 	}
-	if via(s, d.svc) {
+	switch {
+	case !via(s, d.svc):
+	case tunnelled(d.svc, d.port):
+		intoTunnel(s, c)
+		return c
+	default:
 		throughGateway(s, c, d)
 		return c
 	}

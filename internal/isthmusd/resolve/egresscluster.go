@@ -19,7 +19,7 @@ func EgressClusters(v *snapshot.View) []string {
 	out := []string{blackHoleCluster}
 	for _, t := range egressTargets(v) {
 		out = append(out, t.key)
-		if t.port.Protocol.IsTLS() {
+		if t.behind() {
 			out = append(out, t.innerName())
 		}
 	}
@@ -34,7 +34,7 @@ func EgressCluster(v *snapshot.View, name string) *ir.Cluster {
 	key, inner := strings.CutPrefix(name, innerPrefix)
 	t, ok := findTarget(v, key)
 	switch {
-	case !ok:
+	case !ok || inner && !t.behind():
 		return nil
 	case inner:
 		return &ir.Cluster{
@@ -48,6 +48,15 @@ func EgressCluster(v *snapshot.View, name string) *ir.Cluster {
 // outsideCluster leads to the host itself, with the user's policy but for the
 // limits that hold per client: those are the sidecar's.
 func outsideCluster(t egressTarget) *ir.Cluster {
+	c := wantedCluster(t)
+	if c == nil || !credentialsPresent(t.s, c) {
+		return nil
+	}
+	return c
+}
+
+// wantedCluster is outsideCluster whether its credentials are there or not.
+func wantedCluster(t egressTarget) *ir.Cluster {
 	d := t.destination()
 	if !d.policy.found {
 		return nil
@@ -65,14 +74,11 @@ func outsideCluster(t egressTarget) *ir.Cluster {
 	}
 	reachOutside(t, c, d)
 	t.s.applyPolicy(c, d)
-	if c.Discovery == ir.Dynamic {
+	if c.Discovery == ir.Dynamic || c.Discovery == ir.OriginalDst {
 		c.Balance = ir.Balance{Policy: ir.Chosen}
 	}
 	c.Pool.MaxPending, c.Pool.MaxRequests, c.Pool.MaxRetries = 0, 0, 0
 	t.s.secure(c, d)
-	if !credentialsPresent(t.s, c) {
-		return nil
-	}
 	return c
 }
 
@@ -82,6 +88,10 @@ func reachOutside(t egressTarget, c *ir.Cluster, d destination) {
 	c.Family = family(t.s.v)
 	if t.dynamic() {
 		c.Discovery, c.Cache = ir.Dynamic, dnsCache(t.s.v)
+		return
+	}
+	if t.tunnelled() {
+		c.Discovery, c.Balance.Policy = ir.OriginalDst, ir.Chosen
 		return
 	}
 	c.Localities = dnsEndpoints(t.s.v, d, nil)
@@ -118,17 +128,25 @@ func addressed(t egressTarget) []ir.Locality {
 }
 
 // credentialsPresent is false while a secret is missing that a cluster needs.
-func credentialsPresent(s *scope, c *ir.Cluster) bool {
+func credentialsPresent(s *scope, c *ir.Cluster) bool { return len(missingCredentials(s, c)) == 0 }
+
+// missingCredentials names the secrets that a cluster needs and that are not
+// there, or not what they should be.
+func missingCredentials(s *scope, c *ir.Cluster) []string {
 	if c.TLS == nil {
-		return true
+		return nil
 	}
 	refs := []*ir.SecretRef{c.TLS.Certificate}
 	if c.TLS.Server != nil {
 		refs = append(refs, c.TLS.Server.CA)
 	}
-	return !slices.ContainsFunc(refs, func(r *ir.SecretRef) bool {
-		return r != nil && r.Source == ir.FromControlPlane && s.secret(r.Name) == nil
-	})
+	var out []string
+	for _, r := range refs {
+		if r != nil && r.Source == ir.FromControlPlane && s.secret(r.Name) == nil {
+			out = append(out, r.Name)
+		}
+	}
+	return out
 }
 
 // EgressSecrets lists the credentials of TLS origination at the gateway.

@@ -19,7 +19,7 @@ const peerField = " %DOWNSTREAM_PEER_URI_SAN%\n"
 func EgressListeners(v *snapshot.View) []string {
 	out := []string{listenerName(wildcardIP(v), egressPort(v))}
 	for _, t := range egressTargets(v) {
-		if t.port.Protocol.IsTLS() {
+		if t.behind() {
 			out = append(out, t.innerName())
 		}
 	}
@@ -30,8 +30,11 @@ func EgressListeners(v *snapshot.View) []string {
 func EgressListener(v *snapshot.View, name string) *ir.Listener {
 	if key, ok := strings.CutPrefix(name, innerPrefix); ok {
 		t, ok := findTarget(v, key)
-		if !ok || !t.port.Protocol.IsTLS() {
+		switch {
+		case !ok || !t.behind():
 			return nil
+		case t.tunnelled():
+			return dialledListener(t)
 		}
 		return innerListener(t)
 	}
@@ -67,6 +70,11 @@ func egressChain(t egressTarget) ir.Chain {
 		Match: ir.Match{ServerNames: []string{t.key}, Transport: ir.TransportTLS},
 	}
 	cfg := t.s.v.Config()
+	if t.tunnelled() {
+		c.TLS = meshServerTLS(cfg, []string{"h2"})
+		c.HTTP = connectHTTP(t)
+		return c
+	}
 	if t.port.Protocol.IsHTTP() {
 		c.TLS = meshServerTLS(cfg, alpnServer())
 		c.HTTP = egressHTTP(t)

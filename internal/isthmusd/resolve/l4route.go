@@ -59,6 +59,7 @@ func (r *routing) tls(vs *model.VirtualService) []ir.Chain {
 
 func (r *routing) l4Chain(vs *model.VirtualService, route []*networking.RouteDestination) ir.Chain {
 	t := &ir.TCP{AccessLog: accessLog(r.s.v)}
+	keep := false
 	for _, d := range route {
 		if d.GetWeight() == 0 && len(route) > 1 {
 			continue
@@ -67,13 +68,16 @@ func (r *routing) l4Chain(vs *model.VirtualService, route []*networking.RouteDes
 		t.Clusters = append(t.Clusters, ir.WeightedCluster{
 			Cluster: outboundCluster(k.port, k.subset, k.host), Weight: uint32(max(d.GetWeight(), 1)),
 		})
+		if to, ok := r.s.destination(k); ok {
+			keep = keep || tunnelled(to.svc, to.port)
+		}
 		t.HashSource = t.HashSource || r.s.policy(k).loadBalancer.GetConsistentHash().GetUseSourceIp()
 	}
 	if len(t.Clusters) == 0 {
 		t.Clusters = one(blackHoleCluster)
 	}
 	t.StatPrefix = t.Clusters[0].Cluster
-	return ir.Chain{Name: t.StatPrefix, TCP: t}
+	return ir.Chain{Name: t.StatPrefix, KeepDialled: keep, TCP: t}
 }
 
 func oneOf(s string) []string {

@@ -293,7 +293,7 @@ func tcpChain(s *scope, svc *model.Service, p model.Port) ir.Chain {
 	}
 	k := subsetKey{port: p.Number, host: svc.Host}
 	cluster := outboundCluster(k.port, "", k.host)
-	return ir.Chain{Name: cluster, TCP: &ir.TCP{
+	return ir.Chain{Name: cluster, KeepDialled: tunnelled(svc, p), TCP: &ir.TCP{
 		StatPrefix: cluster, Clusters: one(cluster), AccessLog: accessLog(s.v),
 		HashSource:  s.policy(k).loadBalancer.GetConsistentHash().GetUseSourceIp(),
 		IdleTimeout: max(s.policy(k).pool.GetTcp().GetIdleTimeout().AsDuration(), 0),

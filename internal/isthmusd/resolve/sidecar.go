@@ -5,13 +5,18 @@ package resolve
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
 // SidecarListeners lists the listeners for what a sidecar's workload calls.
-func SidecarListeners(v *snapshot.View) []string { return outboundListeners(newScope(v)) }
+func SidecarListeners(v *snapshot.View) []string {
+	s := newScope(v)
+	return append(outboundListeners(s), tunnels(s)...)
+}
 
 // SidecarOwnListeners lists the listeners for what the workload serves.
 func SidecarOwnListeners(*snapshot.View) []string { return []string{virtualInbound} }
@@ -22,8 +27,11 @@ func SidecarListener(v *snapshot.View, name string) *ir.Listener {
 		return inboundListener(v)
 	}
 	s := newScope(v)
-	if name == virtualOutbound {
+	switch {
+	case name == virtualOutbound:
 		return catchAll(s)
+	case strings.HasPrefix(name, tunnelPrefix):
+		return tunnelListener(s, name)
 	}
 	ip, port, ok := parseListener(name)
 	switch {
@@ -49,7 +57,8 @@ func SidecarRoute(v *snapshot.View, name string) *ir.RouteConfig {
 
 // SidecarClusters lists the clusters for what a sidecar's workload calls.
 func SidecarClusters(v *snapshot.View) []string {
-	return append(fixedClusters(), outboundClusters(newScope(v))...)
+	s := newScope(v)
+	return slices.Concat(fixedClusters(), outboundClusters(s), tunnels(s))
 }
 
 // SidecarOwnClusters lists the clusters for what the workload serves.
@@ -62,6 +71,9 @@ func SidecarCluster(v *snapshot.View, name string) *ir.Cluster {
 	}
 	if port, ok := parseInbound(name); ok {
 		return inbound(v, port)
+	}
+	if strings.HasPrefix(name, tunnelPrefix) {
+		return tunnelCluster(newScope(v), name)
 	}
 	return outwardCluster(newScope(v), name)
 }

@@ -1,0 +1,93 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/test/netlab"
+)
+
+// ranges registers a range of addresses on one port.
+const ranges = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: ranges}
+spec:
+  hosts: [databases.internal]
+  addresses: [192.0.2.0/31]
+  location: MESH_EXTERNAL
+  resolution: NONE
+  ports: [{number: 9000, name: tcp, protocol: TCP}]
+`
+
+func TestRangesOfAddressesInEveryTopology(t *testing.T) {
+	t.Parallel()
+	for name, with := range topologies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := netlab.New(t, with, netlab.WithRegistryOnly)
+			a := lab.Pod("a")
+			caller := a
+			if name == "EgressGateway" {
+				caller = lab.EgressGateway()
+			}
+			inside, outside := lab.Host("one.example.com"), lab.Host("two.example.com")
+			lab.Apply(ranges)
+			r := a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(caller))
+			if r.By() != "one.example.com" {
+				t.Errorf("%s answered", r.By())
+			}
+			a.Ask("tcp://" + outside.IP.String() + ":9000").WantRefused()
+			a.Ask("tcp://" + inside.IP.String() + ":8080").WantRefused()
+		})
+	}
+}
+
+func TestALongConnectionToARangeOutlivesItsTopology(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithEgressGateway)
+	gw, a := lab.EgressGateway(), lab.Pod("a")
+	inside := lab.Host("one.example.com")
+	lab.Apply(ranges)
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(gw))
+	line := a.Dial(inside.IP.String() + ":9000")
+	lab.Configure(setTopology(topology.SidecarEgress))
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(a))
+	if _, err := line.Echo("still there"); err != nil {
+		t.Errorf("a long connection did not outlive the move: %v", err)
+	}
+}
+
+func TestTheGatewayOpensOnlyTheRange(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithEgressGateway, netlab.WithRegistryOnly)
+	gw, a := lab.EgressGateway(), lab.Pod("a")
+	inside, outside := lab.Host("one.example.com"), lab.Host("two.example.com")
+	lab.Apply(ranges)
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wide}
+spec:
+  hosts: [wide.internal]
+  addresses: [192.0.2.0/24]
+  location: MESH_EXTERNAL
+  resolution: NONE
+  ports: [{number: 9000, name: tcp, protocol: TCP}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: wide}
+spec: {hosts: [wide.internal], tcp: [{route: [{destination: {host: databases.internal, port: {number: 9000}}}]}]}
+`)
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(gw))
+	a.Ask("tcp://" + outside.IP.String() + ":9000").WantRefused()
+	gw.WantLog("BlackHoleCluster", outside.IP.String()+":9000")
+	if log := outside.AppLog(); strings.Contains(log, "tcp") {
+		t.Errorf("an address of another entry was called:\n%s", log)
+	}
+}
