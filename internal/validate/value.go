@@ -80,9 +80,16 @@ func checkPercentage(c checker, v float64) {
 	}
 }
 
+// maxRegex bounds expressions: proxies refuse programs that grow too big.
+const maxRegex = 1024
+
 func checkRegex(c checker, expression string) {
 	if expression == "" {
 		c.refuse("an empty expression matches everything", "leave the match out, or use an expression")
+		return
+	}
+	if len(expression) > maxRegex {
+		c.refuse(fmt.Sprintf("an expression of %d bytes is too long", len(expression)), fmt.Sprintf("use at most %d", maxRegex))
 		return
 	}
 	if _, err := regexp.Compile(expression); err != nil {

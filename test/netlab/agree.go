@@ -85,6 +85,9 @@ const noted = 2 * time.Second
 // allowed are the journeys that may give this result, without going into where
 // they lead; none if no proxy has a say. An error explains all others.
 func (c *Call) allowed(r probe.Result, w *world) ([]simulation.Journey, error) {
+	if c.unfollowed {
+		return nil, nil
+	}
 	ask, err := c.request(r)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,8 @@ type Call struct {
 	flags []string
 	// byCertificate: the evaluator cannot tell what comes of it.
 	byCertificate bool
+	// unfollowed is set by Unfollowed.
+	unfollowed bool
 }
 
 // Ask is about to ask for what the URL says: http://b/path, http2://b/, https://b/,
@@ -58,6 +60,13 @@ func (c *Call) Header(name, value string) *Call {
 		c.ask.Headers = map[string]string{}
 	}
 	c.ask.Headers[name] = value
+	return c
+}
+
+// Unfollowed does without the simulation, which knows neither of tunnels nor of
+// requests that are seen within a gateway only.
+func (c *Call) Unfollowed() *Call {
+	c.unfollowed = true
 	return c
 }
 

@@ -4,6 +4,7 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -90,7 +91,7 @@ func distinct(names []string) []string {
 
 // seal validates a message by Envoy's own rules and makes its bytes and version.
 func (c *Catalog) seal(it item, m proto.Message, up resource.Upstream) (*resource.Resource, error) {
-	if err := c.checker.check(m); err != nil {
+	if err := errors.Join(c.checker.check(m), overlaps(m)); err != nil {
 		return nil, fmt.Errorf("validate %s: %w", it.name, err)
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)

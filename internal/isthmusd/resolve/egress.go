@@ -32,7 +32,10 @@ func (t egressTarget) innerName() string { return innerPrefix + t.key }
 const innerPrefix = "inner|"
 
 // behind tells whether a second listener looks at what the tunnel carries.
-func (t egressTarget) behind() bool { return t.port.Protocol.IsTLS() || t.tunnelled() }
+func (t egressTarget) behind() bool { return t.port.Protocol.IsTLS() || t.tunnelled() || t.detected() }
+
+// detected tells whether the port's protocol is found out on the wire.
+func (t egressTarget) detected() bool { return t.port.Protocol == model.Auto }
 
 // bytesOnly tells whether the gateway passes the port's bytes on without looking.
 func (t egressTarget) bytesOnly() bool { return !t.port.Protocol.IsHTTP() && !t.port.Protocol.IsTLS() }

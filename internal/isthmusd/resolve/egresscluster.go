@@ -66,7 +66,7 @@ func wantedCluster(t egressTarget) *ir.Cluster {
 		Protocol: upstreamProtocol(t.port.Protocol),
 		Services: []ir.ServiceRef{serviceRef(t.svc)},
 	}
-	if t.bytesOnly() {
+	if t.bytesOnly() && !t.detected() {
 		c.Protocol = ir.Bytes
 	}
 	if d.policy.rule != nil {

@@ -84,7 +84,7 @@ func egressChain(t egressTarget) ir.Chain {
 	c.TLS.Client.SANs = callerSANs(t.callers())
 	c.Callers = &ir.Callers{StatPrefix: "egress", Principals: t.callers()}
 	c.TCP = &ir.TCP{StatPrefix: t.key, Clusters: one(t.key), AccessLog: egressLog(t.s.v), AwaitTLS: true}
-	if t.port.Protocol.IsTLS() {
+	if t.behind() {
 		c.KeepPeer = true
 		c.TCP.Clusters = one(t.innerName())
 	}
@@ -144,8 +144,9 @@ func dynamicMatch(t egressTarget) ir.RouteMatch {
 	}}}
 }
 
-// innerListener sees the application's own TLS, as the client sent it, and lets
-// only the target's names through.
+// innerListener sees what the application sent, and lets only the target's names
+// through: the server names of its TLS and, where nobody has declared a protocol,
+// the hosts of its HTTP. Other bytes carry no name.
 func innerListener(t egressTarget) *ir.Listener {
 	v := t.s.v
 	c := ir.Chain{
@@ -156,16 +157,29 @@ func innerListener(t egressTarget) *ir.Listener {
 	if t.dynamic() {
 		c.DynamicHost = &ir.DynamicHost{Port: endpointPort(model.Endpoint{}, t.port), Cache: dnsCache(v)}
 	}
-	return &ir.Listener{
+	mismatch := ir.Chain{Name: "sni_mismatch", TCP: &ir.TCP{
+		StatPrefix: "sni_mismatch", Clusters: one(blackHoleCluster), AccessLog: innerLog(v),
+	}}
+	l := &ir.Listener{
 		Name:      t.innerName(),
 		Direction: ir.Outbound,
 		Binding:   ir.Internal,
-		Inspect:   ir.Inspection{TLS: true, Timeout: detectionTimeout(v)},
+		Inspect:   ir.Inspection{TLS: true, HTTP: t.detected(), Timeout: detectionTimeout(v)},
 		Chains:    []ir.Chain{c},
-		Default: &ir.Chain{Name: "sni_mismatch", TCP: &ir.TCP{
-			StatPrefix: "sni_mismatch", Clusters: one(blackHoleCluster), AccessLog: innerLog(v),
-		}},
+		Default:   &mismatch,
 	}
+	if !t.detected() {
+		return l
+	}
+	http := ir.Chain{Name: "http", Match: ir.Match{Transport: ir.TransportPlain, ALPN: alpnPlain()}, HTTP: egressHTTP(t)}
+	http.HTTP.Callers, http.HTTP.AccessLog = nil, innerLog(v) // the listener before has seen who calls
+	l.Chains = append(l.Chains, http)
+	if !t.dynamic() {
+		mismatch.Match.Transport = ir.TransportTLS
+		l.Chains = append(l.Chains, mismatch)
+		l.Default = &ir.Chain{Name: "bytes", TCP: &ir.TCP{StatPrefix: t.key, Clusters: one(t.key)}}
+	}
+	return l
 }
 
 // egressLog is the mesh's log, with the caller's identity if nobody has chosen
