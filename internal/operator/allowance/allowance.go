@@ -159,8 +159,7 @@ func (f Facts) controlPlane() []topology.Flow {
 		f.toAPIServer(from),
 		f.toEgress(from),
 		{From: Anyone(), To: []topology.Peer{from}, Ports: tcp(webhookPort), Why: "The API server calls the webhooks; its address cannot be known."},
-		{From: Anyone(), To: []topology.Peer{from}, Ports: tcp(monitoringPort), Why: "Metrics of the control plane; the operator asks there how far the configuration got."},
-		{From: topology.Peer{Namespace: f.OperatorNamespace}, To: []topology.Peer{from}, Ports: tcp(readyPort), Why: "The operator asks whether the control plane is ready."},
+		{From: topology.Peer{Namespace: f.OperatorNamespace}, To: []topology.Peer{from}, Ports: tcp(readyPort, monitoringPort), Why: "The operator asks how far the configuration got."},
 	}
 }
 
