@@ -44,7 +44,7 @@ lint: bin/golangci-lint generate-crds ## golangci-lint over every package
 	cd $(TESTCLUSTER) && go vet ./cmd/... ./internal/...
 
 .PHONY: test
-test: system build tools suite images ## unit, envtest, netlab, and one journey per topology in a real cluster
+test: system build tools suite images ## everything: unit, envtest, netlab, mutation, a real cluster
 	$(call say,testing (compiling for the race detector takes some minutes the first time))
 	go run ./test/suite
 
@@ -63,6 +63,11 @@ envtest: tools ## every controller against a real API server
 .PHONY: e2e
 e2e: system build tools images ## the journeys in a real cluster
 	go run ./test/suite e2e
+
+.PHONY: mutation
+mutation: generate-crds ## take every rule of the wall away: some case must notice
+	go run ./test/suite mutation
+	go test -count=1 -run=TestEveryRule ./internal/agent/intercept
 
 .PHONY: demo
 demo: system build tools images ## the three topologies, live, in a real cluster

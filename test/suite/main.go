@@ -45,6 +45,7 @@ func parts(root string) []part {
 		{name: "cluster", dir: "test/cluster", args: []string{"-timeout=30m", "./cmd/...", "./internal/...", "./acceptance/..."}},
 		{name: "envtest", args: []string{"-race", "./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root)},
 		{name: "netlab", args: []string{"-race", "./test/netlab/..."}},
+		{name: "mutation", args: []string{"./test/mutation/..."}},
 		{name: "e2e", args: []string{"-timeout=30m", "./test/e2e/..."}},
 	}
 }
