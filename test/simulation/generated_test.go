@@ -14,9 +14,9 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/catalog"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -105,29 +105,11 @@ func proxiesOf(t *testing.T, docs []byte) map[string]*model.Proxy {
 // stateFor is what isthmusd would send to the proxy.
 func stateFor(t *testing.T, snap *snapshot.Snapshot, p *model.Proxy) *resource.State {
 	t.Helper()
-	s := &resource.State{}
-	for kind := range resource.NumTypes {
-		var rs []*resource.Resource
-		var names []string
-		for part := range resource.NumParts {
-			more, err := generate.New().Names(snap.View(p, nil), kind, part)
-			if err != nil {
-				t.Fatal(err)
-			}
-			names = append(names, more...)
-		}
-		for _, name := range names {
-			m, _, err := generate.New().Build(snap.View(p, nil), kind, name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, err := proto.Marshal(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rs = append(rs, &resource.Resource{Type: kind, Name: name, Body: body})
-		}
-		s.Sets[kind] = resource.NewSet(rs)
+	c := catalog.New(catalog.Options{Builder: generate.New()})
+	c.Update(snap, nil)
+	s, err := c.State(p)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return s
 }

@@ -40,7 +40,7 @@ func (c *Catalog) build(it item, p *model.Proxy, last *variant) (*variant, error
 	c.problems[it] = err
 	c.Metrics.Failures.Inc()
 	c.Log.Error("cannot build resource, the last good one stays",
-		"type", it.kind.URL(), "name", it.name, "proxy", p.ID, "error", err)
+		"type", it.part.Type().URL(), "name", it.name, "proxy", p.ID, "error", err)
 	if last != nil {
 		v.resource, v.names = last.resource, last.names
 	}
@@ -66,11 +66,11 @@ func (c *Catalog) run(v *variant, view *snapshot.View) (err error) {
 		}
 	}()
 	if v.name == "" {
-		names, err := c.Builder.Names(view, v.kind, v.part)
+		names, err := c.Builder.Names(view, v.part)
 		v.names = distinct(names)
 		return err
 	}
-	m, up, err := c.Builder.Build(view, v.kind, v.name)
+	m, up, err := c.Builder.Build(view, v.part, v.name)
 	if err != nil || m == nil {
 		return err
 	}
@@ -98,13 +98,13 @@ func (c *Catalog) seal(it item, m proto.Message, up resource.Upstream) (*resourc
 	if err != nil {
 		return nil, fmt.Errorf("marshal %s: %w", it.name, err)
 	}
-	return &resource.Resource{Type: it.kind, Name: it.name, Body: body, Version: version(it, body), Upstream: up}, nil
+	return &resource.Resource{Type: it.part.Type(), Name: it.name, Body: body, Version: version(it, body), Upstream: up}, nil
 }
 
 func version(it item, body []byte) uint64 {
 	var d xxhash.Digest
 	d.Reset()
-	for _, s := range []string{translatorVersion, it.kind.URL(), it.name} {
+	for _, s := range []string{translatorVersion, it.part.Type().URL(), it.name} {
 		_, _ = d.WriteString(s) // never fails
 		_, _ = d.Write([]byte{0})
 	}

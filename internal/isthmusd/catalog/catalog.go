@@ -4,12 +4,12 @@
 // Package catalog keeps what every proxy should have, built once for all
 // proxies that get the same bytes.
 //
-//	item      a resource by type and name, or the list of a type's names
+//	item      a resource by part and name, or the list of a part's names
 //	variant   an item as built for proxies with certain attributes; it knows
 //	          what was read (to be rebuilt) and which attributes (to be shared)
-//	shelf     one part of a type's resources, for proxies for which each of them
-//	          has the same variant: one Set
-//	class     proxies with the same shelves: one State
+//	shelf     the resources of a part, for proxies for which each of them has the
+//	          same variant: one Set
+//	class     proxies with the same shelves: one State, assembled of their Sets
 //
 // Update takes a commit: the variants that read something changed are built
 // again, shelves that hold them get a new Set, their classes a new State;
@@ -34,11 +34,13 @@ import (
 // Builder translates. It must be a pure function of what it reads through the
 // View; the View is for one call only.
 type Builder interface {
-	// Names lists one part of the resources of a type that the proxy should have.
-	Names(v *snapshot.View, t resource.Type, p resource.Part) ([]string, error)
+	// Names lists a part of what the proxy should have.
+	Names(v *snapshot.View, p resource.Part) ([]string, error)
 	// Build makes one of them; a nil message means that there is no such
 	// resource.
-	Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error)
+	Build(v *snapshot.View, p resource.Part, name string) (proto.Message, resource.Upstream, error)
+	// Compose joins the bytes of a route table and of its virtual hosts.
+	Compose(table *resource.Resource, hosts []*resource.Resource) []byte
 }
 
 // ErrNotReady is returned until every source of configuration has synced.
@@ -79,11 +81,9 @@ type Catalog struct {
 	shelves  map[*shelf]struct{}
 	classes  map[shelves]*class
 	sets     map[uint64]*resource.Set
-	unions   map[[resource.NumParts]*resource.Set]*resource.Set
-	// unionsKept is how many were in use when they were last counted.
-	unionsKept int
-	problems   map[item]error
-	checker    *checker
+	assembly assembly
+	problems map[item]error
+	checker  *checker
 	// moved is set when shelves came, went, or serve other proxies.
 	moved bool
 }
@@ -107,7 +107,7 @@ func New(o Options) *Catalog {
 		shelves:  map[*shelf]struct{}{},
 		classes:  map[shelves]*class{},
 		sets:     map[uint64]*resource.Set{},
-		unions:   map[[resource.NumParts]*resource.Set]*resource.Set{},
+		assembly: newAssembly(o.Builder),
 		problems: map[item]error{},
 		checker:  newChecker(),
 	}
@@ -205,6 +205,7 @@ func (c *Catalog) rebuild(dirty map[*variant]struct{}) {
 	for of, k := range c.classes {
 		changed = c.restate(of, k) || changed
 	}
+	c.assembly.forget()
 	if changed {
 		c.publish()
 		c.forgetSets()
@@ -241,7 +242,7 @@ func (c *Catalog) Stats() Stats {
 		out.Resources += f.len()
 	}
 	for it, err := range c.problems {
-		out.Problems = append(out.Problems, Problem{it.kind.URL(), it.name, err.Error()})
+		out.Problems = append(out.Problems, Problem{it.part.Type().URL(), it.name, err.Error()})
 	}
 	sortProblems(out.Problems)
 	return out

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
@@ -30,30 +32,36 @@ import (
 // fakeBuilder translates enough to have shared, per-attribute and failing resources.
 type fakeBuilder struct{}
 
-func (fakeBuilder) Names(v *snapshot.View, t resource.Type, part resource.Part) ([]string, error) {
+func (fakeBuilder) Names(v *snapshot.View, p resource.Part) ([]string, error) {
 	var out []string
-	if part == resource.Own {
-		if t == resource.Route {
-			for _, s := range v.ServicesSelecting(v.ProxyNamespace(), map[string]string{"app": v.ProxyLabel("app")}) {
-				out = append(out, "inbound/"+s.Host)
-			}
-		}
-		return out, nil
-	}
-	switch t {
-	case resource.Cluster, resource.Endpoint:
+	switch p {
+	case resource.Clusters, resource.Endpoints:
 		for _, s := range v.Services() {
 			if s.Headless && v.ProxyNamespace() != s.Namespace {
 				continue
 			}
 			out = append(out, s.Namespace+"/"+s.Host)
 		}
-	case resource.Route:
+	case resource.Tables:
 		for _, s := range v.VirtualServices() {
 			out = append(out, s.Key.String())
 		}
+	case resource.Hosts:
+		for _, s := range v.ServicesSelecting(v.ProxyNamespace(), map[string]string{"app": v.ProxyLabel("app")}) {
+			for _, vs := range v.VirtualServices() {
+				out = append(out, vs.Key.String()+"/"+s.Host)
+			}
+		}
 	}
 	return out, nil
+}
+
+func (fakeBuilder) Compose(table *resource.Resource, hosts []*resource.Resource) []byte {
+	out := slices.Clone(table.Body)
+	for _, h := range hosts {
+		out = protowire.AppendBytes(protowire.AppendTag(out, 2, protowire.BytesType), h.Body)
+	}
+	return out
 }
 
 func keyOf(name string) model.ServiceKey {
@@ -61,10 +69,10 @@ func keyOf(name string) model.ServiceKey {
 	return model.ServiceKey{Namespace: ns, Host: host}
 }
 
-func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
+func (fakeBuilder) Build(v *snapshot.View, p resource.Part, name string) (proto.Message, resource.Upstream, error) {
 	k := keyOf(name)
-	switch t {
-	case resource.Cluster:
+	switch p {
+	case resource.Clusters:
 		sum := v.Summary(k)
 		drs := v.DestinationRulesByHost(k.Host)
 		alt := fmt.Sprint(sum.ServiceAccounts, len(drs))
@@ -72,7 +80,7 @@ func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.
 			alt += drs[0].Name
 		}
 		return &cluster.Cluster{Name: name, AltStatName: alt}, resource.Upstream{ServiceName: name}, nil
-	case resource.Endpoint:
+	case resource.Endpoints:
 		s, out := v.Service(k), &endpoint.ClusterLoadAssignment{ClusterName: name}
 		for _, e := range v.Endpoints(k) {
 			if s != nil && s.NodeLocal && e.Node != v.NodeName() {
@@ -81,7 +89,9 @@ func (fakeBuilder) Build(v *snapshot.View, t resource.Type, name string) (proto.
 			out.Endpoints = append(out.Endpoints, &endpoint.LocalityLbEndpoints{Locality: &core.Locality{Zone: e.Address}})
 		}
 		return out, resource.Upstream{}, nil
-	case resource.Route:
+	case resource.Hosts:
+		return &route.VirtualHost{Name: name, Domains: []string{name}}, resource.Upstream{}, nil
+	case resource.Tables:
 		if strings.HasSuffix(name, "bad") {
 			return nil, resource.Upstream{}, errors.New("bad")
 		}
@@ -216,11 +226,11 @@ func TestAFailureLeavesTheLastGoodResource(t *testing.T) {
 // message for endpoints.
 type failing struct{ fakeBuilder }
 
-func (f failing) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
-	if t == resource.Cluster && len(v.Summary(keyOf(name)).ServiceAccounts) > 0 {
+func (f failing) Build(v *snapshot.View, p resource.Part, name string) (proto.Message, resource.Upstream, error) {
+	if p == resource.Clusters && len(v.Summary(keyOf(name)).ServiceAccounts) > 0 {
 		panic("cannot")
 	}
-	return f.fakeBuilder.Build(v, t, name)
+	return f.fakeBuilder.Build(v, p, name)
 }
 
 func TestInvalidMessagesAreRefused(t *testing.T) {
@@ -241,7 +251,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := New(Options{Builder: fakeBuilder{}})
-			if _, err := c.seal(item{kind: resource.Cluster, name: "x"}, m, resource.Upstream{}); err == nil {
+			if _, err := c.seal(item{resource.Clusters, "x"}, m, resource.Upstream{}); err == nil {
 				t.Error("passed")
 			}
 		})

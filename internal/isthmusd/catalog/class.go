@@ -14,8 +14,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// shelves are one shelf per type and part.
-type shelves [resource.NumTypes][resource.NumParts]*shelf
+// shelves are one shelf per part.
+type shelves [resource.NumParts]*shelf
 
 // class is the proxies with the same shelves: one State.
 type class struct {
@@ -47,11 +47,9 @@ func (c *Catalog) reclass(merged map[*shelf]*shelf) {
 	}
 	for before, k := range maps.Clone(c.classes) {
 		now := before
-		for t, parts := range now {
-			for part, s := range parts {
-				if other := merged[s]; other != nil {
-					now[t][part] = other
-				}
+		for part, s := range now {
+			if other := merged[s]; other != nil {
+				now[part] = other
 			}
 		}
 		if now == before {
@@ -76,10 +74,8 @@ func (c *Catalog) dropIdle() {
 			c.moved = true
 			continue
 		}
-		for _, parts := range of {
-			for _, s := range parts {
-				used[s] = struct{}{}
-			}
+		for _, s := range of {
+			used[s] = struct{}{}
 		}
 	}
 	for s := range c.shelves {
@@ -91,10 +87,7 @@ func (c *Catalog) dropIdle() {
 
 // restate gives a class a new State if a Set or the epoch is another.
 func (c *Catalog) restate(of shelves, k *class) bool {
-	next := resource.State{Revision: c.snap.Revision(), Epoch: c.snap.Config().Epoch}
-	for t, parts := range of {
-		next.Sets[t] = c.union(parts)
-	}
+	next := resource.State{Revision: c.snap.Revision(), Epoch: c.snap.Config().Epoch, Sets: c.assembly.sets(of)}
 	if k.state != nil && next.Sets == k.state.Sets && next.Epoch == k.state.Epoch {
 		return false
 	}
@@ -112,14 +105,15 @@ func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
 		return e.state, nil
 	}
 	var of shelves
-	for t := range of {
-		for part := range of[t] {
-			s, err := c.shelf(pub, resource.Type(t), resource.Part(part), p)
-			if err != nil {
-				return nil, err // shelves without a class go with the next Update
-			}
-			of[t][part] = s
+	for part := range resource.NumParts {
+		if of[part] = pub.shelf(part, p); of[part] != nil {
+			continue
 		}
+		s, err := c.newShelf(part, p)
+		if err != nil {
+			return nil, err // shelves without a class go with the next Update
+		}
+		of[part] = s
 	}
 	k := &class{}
 	k.touch(c)
@@ -129,46 +123,8 @@ func (c *Catalog) newClass(p *model.Proxy) (*resource.State, error) {
 	return k.state, nil
 }
 
-// shelf finds the proxy's shelf, or fills one.
-func (c *Catalog) shelf(pub *published, t resource.Type, part resource.Part, p *model.Proxy) (*shelf, error) {
-	if s := pub.shelf(t, part, p); s != nil {
-		return s, nil
-	}
-	return c.newShelf(t, part, p)
-}
-
-// forgetUnions lets go of those that no class shows, once they are many.
-func (c *Catalog) forgetUnions() {
-	if len(c.unions) <= c.unionsKept+c.unionsKept/4+16 {
-		return
-	}
-	clear(c.unions)
-	for of, k := range c.classes {
-		for t, parts := range of {
-			c.unions[setsOf(parts)] = k.state.Sets[t]
-		}
-	}
-	c.unionsKept = len(c.unions)
-}
-
-func setsOf(parts [resource.NumParts]*shelf) (out [resource.NumParts]*resource.Set) {
-	for i, s := range parts {
-		out[i] = s.set
-	}
-	return out
-}
-
-// union is the Set of all parts of a type, the same pointer for the same parts.
-func (c *Catalog) union(parts [resource.NumParts]*shelf) *resource.Set {
-	of := setsOf(parts)
-	if c.unions[of] == nil {
-		c.unions[of] = resource.Union(of[resource.Shared], of[resource.Own])
-	}
-	return c.unions[of]
-}
-
 // signatures index shelves by the attributes of the proxies that they serve.
-type signatures [resource.NumTypes][resource.NumParts][]*signature[*shelf]
+type signatures [resource.NumParts][]*signature[*shelf]
 
 // published is what State needs, immutable.
 type published struct {
@@ -182,8 +138,8 @@ type entry struct {
 	state *resource.State
 }
 
-func (p *published) shelf(t resource.Type, part resource.Part, x *model.Proxy) *shelf {
-	for _, s := range p.signatures[t][part] {
+func (p *published) shelf(part resource.Part, x *model.Proxy) *shelf {
+	for _, s := range p.signatures[part] {
 		if found, ok := s.find(p.snap, x); ok {
 			return found
 		}
@@ -193,13 +149,9 @@ func (p *published) shelf(t resource.Type, part resource.Part, x *model.Proxy) *
 
 func (p *published) find(x *model.Proxy) *entry {
 	var of shelves
-	for t := range of {
-		for part := range of[t] {
-			s := p.shelf(resource.Type(t), resource.Part(part), x)
-			if s == nil {
-				return nil
-			}
-			of[t][part] = s
+	for part := range resource.NumParts {
+		if of[part] = p.shelf(part, x); of[part] == nil {
+			return nil
 		}
 	}
 	if e, ok := p.classes[of]; ok {
@@ -228,7 +180,7 @@ func (c *Catalog) publish() {
 func (c *Catalog) sign() signatures {
 	var out signatures
 	for s := range c.shelves {
-		list := &out[s.kind][s.part]
+		list := &out[s.part]
 		as := s.attributes()
 		i := slices.IndexFunc(*list, func(g *signature[*shelf]) bool { return slices.Equal(g.attributes, as) })
 		if i < 0 {
@@ -242,7 +194,6 @@ func (c *Catalog) sign() signatures {
 
 // forgetSets lets go of Sets that no class shows any more.
 func (c *Catalog) forgetSets() {
-	c.forgetUnions()
 	if len(c.sets) <= 2*len(c.shelves) {
 		return
 	}

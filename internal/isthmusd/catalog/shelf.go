@@ -13,10 +13,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// shelf is one part of a type's resources, for the proxies that get the same
-// variant of each. One of them stands for all.
+// shelf is the resources of a part, for the proxies that get the same variant of
+// each. One of them stands for all.
 type shelf struct {
-	kind  resource.Type
 	part  resource.Part
 	snap  *snapshot.Snapshot // that values was asked of
 	proxy *model.Proxy
@@ -51,7 +50,6 @@ func (s *shelf) summarize() {
 	slices.SortFunc(s.sorted, snapshot.CompareAttributes)
 	s.values = valuesOf(s.sorted, s.snap, s.proxy)
 	var b strings.Builder
-	b.WriteByte(byte(s.kind))
 	b.WriteByte(byte(s.part))
 	for _, a := range s.sorted {
 		b.WriteByte(byte(a.Kind))
@@ -104,19 +102,19 @@ func (c *Catalog) askAgain() {
 }
 
 // newShelf builds all of a part for a proxy like which there was none.
-func (c *Catalog) newShelf(t resource.Type, part resource.Part, p *model.Proxy) (*shelf, error) {
+func (c *Catalog) newShelf(part resource.Part, p *model.Proxy) (*shelf, error) {
 	s := &shelf{
-		kind: t, part: part, snap: c.snap, proxy: p,
+		part: part, snap: c.snap, proxy: p,
 		items: map[string]*variant{}, asked: map[snapshot.Attribute]int{},
 	}
-	v, err := c.variant(item{kind: t, part: part}, p, nil)
+	v, err := c.variant(item{part: part}, p, nil)
 	if err != nil {
 		return nil, err
 	}
 	s.use(c, nil, v)
 	s.list = v
 	for _, name := range v.names {
-		c.resolve(s, item{kind: t, name: name})
+		c.resolve(s, item{part, name})
 	}
 	s.set = c.setOf(s)
 	c.shelves[s] = struct{}{}
@@ -166,7 +164,7 @@ func (c *Catalog) refresh(s *shelf, stale map[*variant]struct{}) {
 // relist renews the shelf's list of names.
 func (c *Catalog) relist(s *shelf) bool {
 	old := s.list
-	v, err := c.variant(item{kind: s.kind, part: s.part}, s.proxy, old)
+	v, err := c.variant(item{part: s.part}, s.proxy, old)
 	if err != nil {
 		return false
 	}
@@ -180,7 +178,7 @@ func (c *Catalog) relist(s *shelf) bool {
 	for _, name := range v.names {
 		wanted[name] = struct{}{}
 		if s.items[name] == nil {
-			changed = c.resolve(s, item{kind: s.kind, name: name}) || changed
+			changed = c.resolve(s, item{s.part, name}) || changed
 		}
 	}
 	for name, gone := range s.items {
@@ -201,7 +199,7 @@ func (c *Catalog) setOf(s *shelf) *resource.Set {
 			list = append(list, r)
 		}
 	}
-	print := fingerprint(s.kind, list)
+	print := fingerprint(s.part, list)
 	if set := c.sets[print]; set != nil && slices.Equal(set.List(), list) {
 		return set
 	}
@@ -210,8 +208,8 @@ func (c *Catalog) setOf(s *shelf) *resource.Set {
 	return set
 }
 
-func fingerprint(t resource.Type, list []*resource.Resource) uint64 {
-	h := uint64(t) + 14695981039346656037
+func fingerprint(p resource.Part, list []*resource.Resource) uint64 {
+	h := uint64(p) + 14695981039346656037
 	for _, r := range list {
 		h = (h ^ r.Version) * 1099511628211
 	}

@@ -12,10 +12,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 )
 
-// item is a resource by type and name, or, without a name, the list of the names
-// of a part.
+// item is a resource by part and name, or, without a name, the list of a part's names.
 type item struct {
-	kind resource.Type
 	part resource.Part
 	name string
 }

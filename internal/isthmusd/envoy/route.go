@@ -29,6 +29,13 @@ func RouteConfig(rc ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	return m, p.done("route configuration", rc.Name)
 }
 
+// VirtualHost turns one virtual host, a piece of a table, into its message.
+func VirtualHost(vh ir.VirtualHost) (*routev3.VirtualHost, error) {
+	p := &packer{}
+	m := p.virtualHost(vh)
+	return m, p.done("virtual host", vh.Name)
+}
+
 func (p *packer) routeConfig(rc ir.RouteConfig) *routev3.RouteConfiguration {
 	m := &routev3.RouteConfiguration{
 		Name: rc.Name,

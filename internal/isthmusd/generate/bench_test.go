@@ -61,25 +61,23 @@ func BenchmarkEverythingOfOneProxy(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				for kind := range resource.NumTypes {
-					buildKind(b, snap, p, kind)
+				for part := range resource.NumParts {
+					buildPart(b, snap, p, part)
 				}
 			}
 		})
 	}
 }
 
-func buildKind(b *testing.B, snap *snapshot.Snapshot, p *model.Proxy, kind resource.Type) {
+func buildPart(b *testing.B, snap *snapshot.Snapshot, p *model.Proxy, part resource.Part) {
 	b.Helper()
-	for part := range resource.NumParts {
-		names, err := New().Names(snap.View(p, &snapshot.Record{}), kind, part)
-		if err != nil {
+	names, err := New().Names(snap.View(p, &snapshot.Record{}), part)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range names {
+		if _, _, err := New().Build(snap.View(p, &snapshot.Record{}), part, name); err != nil {
 			b.Fatal(err)
-		}
-		for _, name := range names {
-			if _, _, err := New().Build(snap.View(p, &snapshot.Record{}), kind, name); err != nil {
-				b.Fatal(err)
-			}
 		}
 	}
 }

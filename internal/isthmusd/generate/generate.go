@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/envoy"
@@ -25,59 +26,60 @@ type Builder struct{}
 // New returns the Builder for a catalog.
 func New() Builder { return Builder{} }
 
-// Names lists one part of the resources of a type that the view's proxy should
-// have, sorted, each once.
-func (Builder) Names(v *snapshot.View, t resource.Type, p resource.Part) ([]string, error) {
-	g, ok := generatorFor(v, t)
+// Names lists a part of what the view's proxy should have, sorted, each once.
+func (Builder) Names(v *snapshot.View, p resource.Part) ([]string, error) {
+	g, ok := generatorFor(v, p)
 	if !ok {
 		return nil, nil
 	}
-	list := g.names
-	if p == resource.Own {
-		list = g.own
-	}
-	if list == nil {
-		return nil, nil
-	}
-	names := list(v)
+	names := g.names(v)
 	slices.Sort(names)
 	return slices.Compact(names), nil
 }
 
 // Build makes one resource, or nil if there is none of that name. For a cluster
 // it also tells what endpoints it asks for and trusts.
-func (Builder) Build(v *snapshot.View, t resource.Type, name string) (proto.Message, resource.Upstream, error) {
-	g, ok := generatorFor(v, t)
+func (Builder) Build(v *snapshot.View, p resource.Part, name string) (proto.Message, resource.Upstream, error) {
+	g, ok := generatorFor(v, p)
 	if !ok {
 		return nil, resource.Upstream{}, nil
 	}
 	m, up, err := g.build(v, name)
 	if err != nil {
-		return nil, resource.Upstream{}, fmt.Errorf("build %s: %w", t.URL(), err)
+		return nil, resource.Upstream{}, fmt.Errorf("build %s: %w", p.Type().URL(), err)
 	}
 	return m, up, nil
 }
 
-// generator makes one type of resources for one role of proxies.
+// Compose joins the bytes of a route table and of its virtual hosts: repeated
+// fields of two messages are joined by putting one behind the other.
+// https://protobuf.dev/programming-guides/encoding/#last-one-wins
+func (Builder) Compose(table *resource.Resource, hosts []*resource.Resource) []byte {
+	const virtualHosts = protowire.Number(2) // of RouteConfiguration
+	size := len(table.Body)
+	for _, h := range hosts {
+		size += protowire.SizeTag(virtualHosts) + protowire.SizeBytes(len(h.Body))
+	}
+	out := append(make([]byte, 0, size), table.Body...)
+	for _, h := range hosts {
+		out = protowire.AppendTag(out, virtualHosts, protowire.BytesType)
+		out = protowire.AppendBytes(out, h.Body)
+	}
+	return out
+}
+
+// generator makes a part of what one role of proxies gets.
 type generator struct {
 	role  resolve.Role
-	kind  resource.Type
+	part  resource.Part
 	names func(*snapshot.View) []string
 	build func(*snapshot.View, string) (proto.Message, resource.Upstream, error)
-	// own lists what only this workload has; nil for nothing.
-	own func(*snapshot.View) []string
 }
 
-// with adds what only this workload has.
-func (g generator) with(own func(*snapshot.View) []string) generator {
-	g.own = own
-	return g
-}
-
-func generatorFor(v *snapshot.View, t resource.Type) (generator, bool) {
+func generatorFor(v *snapshot.View, p resource.Part) (generator, bool) {
 	role := resolve.RoleOf(v)
 	for _, g := range generators() {
-		if g.role == role && g.kind == t {
+		if g.role == role && g.part == p {
 			return g, true
 		}
 	}
@@ -101,8 +103,8 @@ func built[T any, M proto.Message](r resolver[T], translate func(T) (M, error)) 
 	}
 }
 
-func clusters(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Cluster]) generator {
-	return generator{role: role, kind: resource.Cluster, names: names, build: func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
+func clusters(r resolver[ir.Cluster]) func(*snapshot.View, string) (proto.Message, resource.Upstream, error) {
+	return func(v *snapshot.View, name string) (proto.Message, resource.Upstream, error) {
 		c := r(v, name)
 		if c == nil {
 			return nil, resource.Upstream{}, nil
@@ -112,7 +114,7 @@ func clusters(role resolve.Role, names func(*snapshot.View) []string, r resolver
 			return m, resource.Upstream{}, err
 		}
 		return m, resource.Upstream{ServiceName: service, Trusts: trusts(*c)}, nil
-	}}
+	}
 }
 
 // trusts lists the identities that the cluster takes its endpoints for.
@@ -128,20 +130,4 @@ func trusts(c ir.Cluster) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-func endpoints(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Assignment]) generator {
-	return generator{role: role, kind: resource.Endpoint, names: names, build: built(r, envoy.Assignment)}
-}
-
-func listeners(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Listener]) generator {
-	return generator{role: role, kind: resource.Listener, names: names, build: built(r, envoy.Listener)}
-}
-
-func routes(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.RouteConfig]) generator {
-	return generator{role: role, kind: resource.Route, names: names, build: built(r, envoy.RouteConfig)}
-}
-
-func secrets(role resolve.Role, names func(*snapshot.View) []string, r resolver[ir.Secret]) generator {
-	return generator{role: role, kind: resource.Secret, names: names, build: built(r, envoy.Secret)}
 }

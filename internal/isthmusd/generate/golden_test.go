@@ -5,6 +5,7 @@ package generate
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -15,7 +16,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
@@ -97,40 +99,78 @@ type resources map[resource.Type]map[string]proto.Message
 func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resources {
 	t.Helper()
 	out := resources{}
-	b := New()
 	for kind := range resource.NumTypes {
 		out[kind] = map[string]proto.Message{}
-		for _, name := range allNames(t, snap, p, kind) {
-			m, _, err := b.Build(snap.View(p, nil), kind, name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if m == nil {
-				t.Errorf("%s %q is listed, yet there is none", kind.URL(), name)
+	}
+	for part := range resource.NumParts {
+		for name, m := range generatePart(t, snap, p, part) {
+			if host, ok := m.(*routev3.VirtualHost); ok {
+				table, _, _ := strings.Cut(name, "/")
+				if m, ok := out[resource.Route][table].(*routev3.RouteConfiguration); ok {
+					m.VirtualHosts = append(m.VirtualHosts, host)
+				} else if part != resource.UnregisteredHosts {
+					t.Errorf("virtual host %s has no table", name)
+				}
 				continue
 			}
-			if v, ok := m.(interface{ ValidateAll() error }); ok {
-				if err := v.ValidateAll(); err != nil {
-					t.Errorf("%s %q: %v", kind.URL(), name, err)
-				}
-			}
-			out[kind][name] = m
+			out[part.Type()][name] = m
 		}
+	}
+	for _, m := range out[resource.Route] {
+		table := m.(*routev3.RouteConfiguration)
+		slices.SortFunc(table.VirtualHosts, func(a, b *routev3.VirtualHost) int { return cmp.Compare(a.Name, b.Name) })
+		if err := table.ValidateAll(); err != nil {
+			t.Errorf("table %s: %v", table.Name, err)
+		}
+		onceEach(t, table)
 	}
 	return out
 }
 
-func allNames(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy, kind resource.Type) []string {
+func generatePart(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy, part resource.Part) map[string]proto.Message {
 	t.Helper()
-	var out []string
-	for part := range resource.NumParts {
-		names, err := New().Names(snap.View(p, nil), kind, part)
+	names, err := New().Names(snap.View(p, nil), part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]proto.Message{}
+	for _, name := range names {
+		m, _, err := New().Build(snap.View(p, nil), part, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, names...)
+		if m == nil {
+			if part.Type() != resource.Route { // others may have all the names of a host
+				t.Errorf("%s %q is listed, yet there is none", part.Type().URL(), name)
+			}
+			continue
+		}
+		if v, ok := m.(interface{ ValidateAll() error }); ok {
+			if err := v.ValidateAll(); err != nil {
+				t.Errorf("%s %q: %v", part.Type().URL(), name, err)
+			}
+		}
+		out[name] = m
 	}
 	return out
+}
+
+// onceEach checks what makes Envoy refuse a table: a domain or a name that stands twice.
+func onceEach(t testing.TB, table *routev3.RouteConfiguration) {
+	t.Helper()
+	domains, names := map[string]bool{}, map[string]bool{}
+	for _, h := range table.VirtualHosts {
+		if names[h.Name] {
+			t.Errorf("table %s has two virtual hosts %s", table.Name, h.Name)
+		}
+		names[h.Name] = true
+		for _, d := range h.Domains {
+			if domains[strings.ToLower(d)] {
+				t.Errorf("table %s has domain %s twice", table.Name, d)
+			}
+			domains[strings.ToLower(d)] = true
+		}
+	}
 }
 
 func typeName(k resource.Type) string {
@@ -179,7 +219,7 @@ func TestGolden(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				if diff := gocmp.Diff(string(want), string(got)); diff != "" {
 					t.Errorf("run with -update if this is meant:\n%s", diff)
 				}
 			})

@@ -46,7 +46,7 @@ func TestClustersTellWhomTheyTrust(t *testing.T) {
 			}
 			x.PutEndpoints(k, "slice", es)
 		})
-		_, up, err := New().Build(snap.View(&model.Proxy{Type: "sidecar", Namespace: "shop"}, &snapshot.Record{}), resource.Cluster, name)
+		_, up, err := New().Build(snap.View(&model.Proxy{Type: "sidecar", Namespace: "shop"}, &snapshot.Record{}), resource.Clusters, name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@
 package resolve
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -15,9 +14,9 @@ import (
 // meshGateway is what VirtualServices call all sidecars.
 const meshGateway = "mesh"
 
-// outboundRoutes lists a sidecar's route tables: one per port, and one per
+// outboundTables lists a sidecar's route tables: one per port, and one per
 // virtual address where the protocol is found out on the wire.
-func outboundRoutes(s *scope) []string {
+func outboundTables(s *scope) []string {
 	var names []string
 	for _, svc := range s.services() {
 		for _, p := range tcpPorts(svc) {
@@ -34,10 +33,10 @@ func outboundRoutes(s *scope) []string {
 	return names
 }
 
-// outboundRouteTable resolves one of the tables that outboundRoutes lists.
-func outboundRouteTable(s *scope, name string) *ir.RouteConfig {
+// outboundTable resolves one of the tables that outboundTables lists.
+func outboundTable(s *scope, name string) *ir.RouteConfig {
 	if port, ok := parsePort(name); ok {
-		return portRoutes(s, port)
+		return portTable(s, port)
 	}
 	i := strings.LastIndexByte(name, ':')
 	if i < 0 {
@@ -56,66 +55,6 @@ func outboundRouteTable(s *scope, name string) *ir.RouteConfig {
 	return &ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{
 		Name: name, Domains: []string{"*"}, Routes: serviceRoutes(r, svc),
 	}}}
-}
-
-// portRoutes is the table of everything that is reached by host on a port.
-func portRoutes(s *scope, port uint32) *ir.RouteConfig {
-	var table hostTable
-	r := meshRouting(s, port)
-	domain := s.v.Config().ClusterDomain
-	services := slices.Clone(s.onPort(port))
-	slices.SortStableFunc(services, func(a, b *model.Service) int { return cmp.Compare(a.Host, b.Host) })
-	for _, svc := range services {
-		p, _ := svc.PortNumber(port)
-		if !p.Protocol.IsHTTP() && p.Protocol != model.Auto {
-			continue
-		}
-		table.add(hostEntry{
-			host:    svc.Host,
-			service: svc.Object.Kind == model.KindService,
-			names:   []string{svc.Host},
-			others:  append(shortNames(svc, s.v.ProxyNamespace(), domain), addressDomains(s, svc)...),
-			routes:  serviceRoutes(r, svc),
-		})
-	}
-	if port == 80 {
-		addVirtualHostsWithoutService(r, &table)
-	}
-	out := &ir.RouteConfig{Name: portString(port), VirtualHosts: table.virtualHosts(port)}
-	if !slices.ContainsFunc(out.VirtualHosts, func(h ir.VirtualHost) bool { return slices.Contains(h.Domains, "*") }) {
-		out.VirtualHosts = append(out.VirtualHosts, everythingElse(s))
-	}
-	return out
-}
-
-// everythingElse is what happens to hosts that nobody registered.
-func everythingElse(s *scope) ir.VirtualHost {
-	if s.registryOnly() {
-		return ir.VirtualHost{Name: "block_all", Domains: []string{"*"}, Routes: []ir.Route{{
-			Name: "block_all", Direct: &ir.Direct{Status: 502},
-		}}}
-	}
-	return ir.VirtualHost{Name: "allow_any", Domains: []string{"*"}, Routes: []ir.Route{{
-		Name: "allow_any", Forward: &ir.Forward{Clusters: one(passthroughCluster)},
-	}}}
-}
-
-// addVirtualHostsWithoutService makes hosts of VirtualServices known that are
-// in no registry: Istio serves them on port 80.
-func addVirtualHostsWithoutService(r *routing, table *hostTable) {
-	domain := r.s.v.Config().ClusterDomain
-	for _, vs := range r.s.v.VirtualServices() {
-		if !r.binds(vs) || !r.s.seesVirtualService(vs) {
-			continue
-		}
-		for _, h := range vs.Spec.GetHosts() {
-			host := fullName(h, vs.Namespace, domain)
-			if len(r.s.v.ServicesByHost(host)) > 0 || r.virtualService(host) != vs {
-				continue
-			}
-			table.add(hostEntry{host: host, names: []string{host}, routes: r.http(vs)})
-		}
-	}
 }
 
 // serviceRoutes are a service's routes: its VirtualService's, or all to itself.

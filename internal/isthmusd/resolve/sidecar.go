@@ -47,12 +47,28 @@ func SidecarListener(v *snapshot.View, name string) *ir.Listener {
 	return addressListener(s, addr, port)
 }
 
-// SidecarRoutes lists a sidecar's route tables.
-func SidecarRoutes(v *snapshot.View) []string { return outboundRoutes(newScope(v)) }
+// SidecarTables lists a sidecar's route tables.
+func SidecarTables(v *snapshot.View) []string { return outboundTables(newScope(v)) }
 
-// SidecarRoute resolves a sidecar's route table, or nil.
-func SidecarRoute(v *snapshot.View, name string) *ir.RouteConfig {
-	return outboundRouteTable(newScope(v), name)
+// SidecarTable resolves a sidecar's route table without its SidecarHosts, or nil.
+func SidecarTable(v *snapshot.View, name string) *ir.RouteConfig {
+	return outboundTable(newScope(v), name)
+}
+
+// SidecarHosts lists the virtual hosts of services, as "<table>/<host>".
+func SidecarHosts(v *snapshot.View) []string { return serviceHosts(newScope(v)) }
+
+// SidecarHost resolves one of them, or nil.
+func SidecarHost(v *snapshot.View, name string) *ir.VirtualHost {
+	return serviceHost(newScope(v), name)
+}
+
+// SidecarUnregisteredHosts lists the virtual hosts that VirtualServices make known.
+func SidecarUnregisteredHosts(v *snapshot.View) []string { return unregisteredHosts(newScope(v)) }
+
+// SidecarUnregisteredHost resolves one of them, or nil.
+func SidecarUnregisteredHost(v *snapshot.View, name string) *ir.VirtualHost {
+	return unregisteredHost(newScope(v), name)
 }
 
 // SidecarClusters lists the clusters for what a sidecar's workload calls.

@@ -21,18 +21,33 @@ const (
 	NumTypes
 )
 
-// Part of the resources of a type. The parts are listed apart, so that a workload
-// of a new kind adds a short list to a long one that is there already.
+// Part is some resources of a type, or pieces of them, that are listed on their
+// own: a change in one list, or a workload that differs in one, leaves the others be.
 type Part uint8
 
 // Parts.
 const (
-	// Shared is what proxies have in common that see the same services.
-	Shared Part = iota
-	// Own is what a workload serves itself.
-	Own
+	// Clusters for what a proxy calls, and OwnClusters for what its workload serves.
+	Clusters Part = iota
+	OwnClusters
+	Endpoints
+	// Listeners for what a proxy calls, and OwnListeners for what its workload serves.
+	Listeners
+	OwnListeners
+	// Tables are route configurations, with the virtual hosts that cannot stand
+	// alone. Hosts are pieces of them, "<table>/<host>": the virtual hosts of
+	// services. UnregisteredHosts are those that no registry knows.
+	Tables
+	Hosts
+	UnregisteredHosts
+	Secrets
 	NumParts
 )
+
+// Type that the part is of, or its resources are pieces of.
+func (p Part) Type() Type {
+	return [NumParts]Type{Cluster, Cluster, Endpoint, Listener, Listener, Route, Route, Route, Secret}[p]
+}
 
 // URLs are the type URLs on the wire, indexed by Type.
 var urls = [NumTypes]string{

@@ -1,0 +1,120 @@
+// Copyright The Isthmus Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"encoding/binary"
+	"sort"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+)
+
+// assembly joins the Sets of shelves into those of States. From the same Sets it
+// makes the same pointer as long as some class shows that, so that what did not
+// change is not new.
+type assembly struct {
+	builder Builder
+	unions  memo[pair, *resource.Set]
+	routes  memo[pair, *resource.Set]
+	tables  memo[uint64, *resource.Resource]
+}
+
+// pair of Sets that are joined.
+type pair struct{ a, b *resource.Set }
+
+func newAssembly(b Builder) assembly {
+	return assembly{b, newMemo[pair, *resource.Set](), newMemo[pair, *resource.Set](), newMemo[uint64, *resource.Resource]()}
+}
+
+// sets joins what the shelves of a class hold.
+func (a *assembly) sets(of shelves) (out [resource.NumTypes]*resource.Set) {
+	out[resource.Cluster] = a.union(of[resource.Clusters].set, of[resource.OwnClusters].set)
+	out[resource.Endpoint] = of[resource.Endpoints].set
+	out[resource.Listener] = a.union(of[resource.Listeners].set, of[resource.OwnListeners].set)
+	hosts := a.union(of[resource.Hosts].set, of[resource.UnregisteredHosts].set)
+	out[resource.Route] = a.compose(of[resource.Tables].set, hosts)
+	out[resource.Secret] = of[resource.Secrets].set
+	return out
+}
+
+func (a *assembly) union(x, y *resource.Set) *resource.Set {
+	return a.unions.get(pair{x, y}, func() *resource.Set { return resource.Union(x, y) })
+}
+
+// compose puts virtual hosts into their tables. A table none of whose pieces
+// changed keeps its pointer.
+func (a *assembly) compose(tables, hosts *resource.Set) *resource.Set {
+	if len(hosts.List()) == 0 {
+		return tables
+	}
+	return a.routes.get(pair{tables, hosts}, func() *resource.Set {
+		out := make([]*resource.Resource, 0, len(tables.List()))
+		for _, t := range tables.List() {
+			out = append(out, a.table(t, piecesOf(t, hosts.List())))
+		}
+		return resource.NewSet(out)
+	})
+}
+
+// piecesOf finds the virtual hosts of a table among all, which are sorted by name.
+func piecesOf(table *resource.Resource, hosts []*resource.Resource) []*resource.Resource {
+	prefix := table.Name + "/"
+	from := sort.Search(len(hosts), func(i int) bool { return hosts[i].Name >= prefix })
+	n := sort.Search(len(hosts)-from, func(i int) bool { return !strings.HasPrefix(hosts[from+i].Name, prefix) })
+	return hosts[from : from+n]
+}
+
+// table is a table with its virtual hosts. Its version is a hash of theirs, so
+// that equal contents are found without joining them.
+func (a *assembly) table(t *resource.Resource, hosts []*resource.Resource) *resource.Resource {
+	if len(hosts) == 0 {
+		return t
+	}
+	var d xxhash.Digest
+	d.Reset()
+	var b [8]byte
+	for _, v := range append([]*resource.Resource{t}, hosts...) {
+		binary.LittleEndian.PutUint64(b[:], v.Version)
+		_, _ = d.Write(b[:]) // never fails
+	}
+	version := d.Sum64()
+	return a.tables.get(version, func() *resource.Resource {
+		return &resource.Resource{Type: t.Type, Name: t.Name, Version: version, Body: a.builder.Compose(t, hosts)}
+	})
+}
+
+// forget lets go of what no class shows; all classes must have been asked for
+// since the last time.
+func (a *assembly) forget() {
+	a.unions.forget()
+	a.routes.forget()
+	a.tables.forget()
+}
+
+// memo keeps what was made, and what of it was asked for lately.
+type memo[K comparable, V any] struct {
+	made, used map[K]V
+}
+
+func newMemo[K comparable, V any]() memo[K, V] { return memo[K, V]{map[K]V{}, map[K]V{}} }
+
+func (m *memo[K, V]) get(k K, make func() V) V {
+	v, ok := m.used[k]
+	if !ok {
+		if v, ok = m.made[k]; !ok {
+			v = make()
+		}
+		m.used[k] = v
+	}
+	return v
+}
+
+// forget leaves what was asked for since the last time.
+func (m *memo[K, V]) forget() {
+	m.made = m.used
+	m.used = map[K]V{}
+}
