@@ -49,7 +49,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		opening := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"egress":[{}]}}`))
 		eventually(t, "refusal", func() error {
 			if err := m.admin.Patch(t.Context(), np.DeepCopy(), opening, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "Policy: ") {
-				return fmt.Errorf("says %v", err)
+				return fmt.Errorf("says %w", err)
 			}
 			return nil
 		})

@@ -151,7 +151,7 @@ func TestGuardOverPods(t *testing.T) {
 		eventually(t, "refusal", func() error {
 			err := g.admin.Patch(t.Context(), ns.DeepCopy(), client.RawPatch("application/merge-patch+json", mark), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), "Enforced: ") {
-				return fmt.Errorf("says %v", err)
+				return fmt.Errorf("says %w", err)
 			}
 			return nil
 		})
@@ -405,7 +405,7 @@ func TestGuardWarnsOfTemplates(t *testing.T) {
 				err := c.Create(t.Context(), tt.object.DeepCopyObject().(client.Object), client.DryRunAll)
 				got := w.take()
 				if err != nil || tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
-					return fmt.Errorf("warned %q, error %v", got, err)
+					return fmt.Errorf("warned %q, error %s", got, fmt.Sprint(err))
 				}
 				return nil
 			})
@@ -421,7 +421,7 @@ func TestGuardThatOnlyWarns(t *testing.T) {
 		p.Namespace = g.namespace
 		err := c.Create(t.Context(), p, client.DryRunAll)
 		if got := w.take(); err != nil || !strings.Contains(got, "HostNetwork: spec.hostNetwork") {
-			return fmt.Errorf("warned %q, error %v", got, err)
+			return fmt.Errorf("warned %q, error %s", got, fmt.Sprint(err))
 		}
 		return nil
 	})

@@ -79,7 +79,6 @@ func kept(key, format string) *statev3.FilterStateValue {
 		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: key},
 		FactoryKey:         "envoy.string",
 		SharedWithUpstream: statev3.FilterStateValue_TRANSITIVE,
-		ReadOnly:           true,
 		Value:              &statev3.FilterStateValue_FormatString{FormatString: text(format)},
 	}
 }
