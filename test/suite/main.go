@@ -41,10 +41,12 @@ func main() {
 func parts(root string) []part {
 	assets := "KUBEBUILDER_ASSETS=" + filepath.Join(root, "bin/assets")
 	return []part{
-		{name: "unit", args: []string{"-race", "./api/...", "./cmd/...", "./controllers/...", "./internal/...", "./charts/...", "./test/arch/..."}},
+		{name: "unit", args: []string{"-race", "./api/...", "./cmd/...", "./controllers/...", "./internal/...", "./charts/...",
+			"./test/arch/...", "./test/contract/...", "./test/simulation/...", "./test/netlab/probe/..."}},
 		{name: "cluster", dir: "test/cluster", args: []string{"-timeout=30m", "./cmd/...", "./internal/...", "./acceptance/..."}},
 		{name: "envtest", args: []string{"-race", "./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root)},
-		{name: "netlab", args: []string{"-race", "./test/netlab/..."}},
+		// Without a package named, go test shows what the tests print: the tally of rejections.
+		{name: "netlab", dir: "test/netlab", args: []string{"-race", "-timeout=20m"}},
 		{name: "mutation", args: []string{"./test/mutation/..."}},
 		{name: "e2e", args: []string{"-timeout=30m", "./test/e2e/..."}},
 	}
