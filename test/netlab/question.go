@@ -61,6 +61,8 @@ func (q question) ask(l *Lab) {
 	c.ask.SNI = cmp.Or(q.SNI, c.ask.SNI)
 	c.ask.Headers = q.Headers
 	c.byCertificate = q.ByCertificate || q.Insecure || q.Certificate != ""
+	// An application that fails so many times counts; the evaluator sees one request.
+	c.unfollowed = strings.Contains(q.Ask, "fail=")
 	if q.Certificate != "" {
 		cert, key, err := l.outside.issue(q.Certificate)
 		l.must(err)
