@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab"
 )
@@ -84,12 +83,8 @@ spec:
 	client.Ask(at).WantOK()
 	slow := client.Ask(at+"?delay=2s").With("--timeout", "8s").Start()
 	gw.WantConnections(1)
-	start := time.Now()
 	gw.Stop()
 	if r := slow(); !r.OK {
 		t.Errorf("the request under way failed: %d %s", r.Status, r.Error)
-	}
-	if took := time.Since(start); took > 12*time.Second {
-		t.Errorf("the gateway took %s to end", took)
 	}
 }
