@@ -181,7 +181,7 @@ func (c *Catalog) sign() signatures {
 	var out signatures
 	for s := range c.shelves {
 		list := &out[s.part]
-		as := s.attributes()
+		as := s.attributes(c.snap)
 		i := slices.IndexFunc(*list, func(g *signature[*shelf]) bool { return slices.Equal(g.attributes, as) })
 		if i < 0 {
 			i = len(*list)

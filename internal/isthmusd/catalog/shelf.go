@@ -17,7 +17,6 @@ import (
 // each. One of them stands for all.
 type shelf struct {
 	part  resource.Part
-	snap  *snapshot.Snapshot // that values was asked of
 	proxy *model.Proxy
 	list  *variant
 	items map[string]*variant
@@ -31,24 +30,24 @@ type shelf struct {
 }
 
 // attributes that tell the shelf from others of its type, sorted.
-func (s *shelf) attributes() []snapshot.Attribute {
-	s.summarize()
+func (s *shelf) attributes(x *snapshot.Snapshot) []snapshot.Attribute {
+	s.summarize(x)
 	return s.sorted
 }
 
 // identity is equal for shelves that serve the same proxies.
-func (s *shelf) identity() string {
-	s.summarize()
+func (s *shelf) identity(x *snapshot.Snapshot) string {
+	s.summarize(x)
 	return s.id
 }
 
-func (s *shelf) summarize() {
+func (s *shelf) summarize(x *snapshot.Snapshot) {
 	if s.sorted != nil {
 		return
 	}
 	s.sorted = slices.AppendSeq([]snapshot.Attribute{}, maps.Keys(s.asked))
 	slices.SortFunc(s.sorted, snapshot.CompareAttributes)
-	s.values = valuesOf(s.sorted, s.snap, s.proxy)
+	s.values = valuesOf(s.sorted, x, s.proxy)
 	var b strings.Builder
 	b.WriteByte(byte(s.part))
 	for _, a := range s.sorted {
@@ -96,7 +95,7 @@ func (s *shelf) use(c *Catalog, old, v *variant) {
 // well as the proxy's.
 func (c *Catalog) askAgain() {
 	for s := range c.shelves {
-		s.snap, s.sorted = c.snap, nil
+		s.sorted = nil
 	}
 	c.moved = true
 }
@@ -104,7 +103,7 @@ func (c *Catalog) askAgain() {
 // newShelf builds all of a part for a proxy like which there was none.
 func (c *Catalog) newShelf(part resource.Part, p *model.Proxy) (*shelf, error) {
 	s := &shelf{
-		part: part, snap: c.snap, proxy: p,
+		part: part, proxy: p,
 		items: map[string]*variant{}, asked: map[snapshot.Attribute]int{},
 	}
 	v, err := c.variant(item{part: part}, p, nil)
@@ -225,11 +224,11 @@ func (c *Catalog) mergeShelves() map[*shelf]*shelf {
 	}
 	seen, merged := map[string]*shelf{}, map[*shelf]*shelf{}
 	for s := range c.shelves {
-		if other := seen[s.identity()]; other != nil {
+		if other := seen[s.identity(c.snap)]; other != nil {
 			merged[s] = other
 			continue
 		}
-		seen[s.identity()] = s
+		seen[s.identity(c.snap)] = s
 	}
 	for s := range merged {
 		c.dropShelf(s)
