@@ -6,7 +6,6 @@ package resolve
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -59,7 +58,7 @@ func anyAddress(svc *model.Service) bool {
 // entry leaves that to clients: at a gateway, whose clients have dialled the
 // gateway, and where only what is registered may be reached.
 func (s *scope) resolvedHere(svc *model.Service) bool {
-	return anyAddress(svc) && (s.router || s.registryOnly()) && !strings.HasPrefix(svc.Host, "*")
+	return anyAddress(svc) && (s.router || s.registryOnly()) && !isWildcard(svc.Host)
 }
 
 func comparePrefixes(a, b netip.Prefix) int {

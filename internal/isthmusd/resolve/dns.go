@@ -5,7 +5,6 @@ package resolve
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -36,7 +35,7 @@ func dnsEndpoints(v *snapshot.View, d destination, in *bounds) []ir.Locality {
 		}
 	}
 	listed := d.svc.Resolution == model.ClientSideLB || b.refused
-	if len(out) > 0 || listed || strings.HasPrefix(d.svc.Host, "*") || b.sharedProxy && proxyItself(d.svc.Host) {
+	if len(out) > 0 || listed || isWildcard(d.svc.Host) || b.sharedProxy && proxyItself(d.svc.Host) {
 		return out
 	}
 	port := endpointPort(model.Endpoint{}, d.port)

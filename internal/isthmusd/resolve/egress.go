@@ -242,7 +242,7 @@ func egressPort(v *snapshot.View) uint32 {
 }
 
 // dynamic tells whether the host is known only when somebody asks for it.
-func (t egressTarget) dynamic() bool { return strings.HasPrefix(t.svc.Host, "*") }
+func (t egressTarget) dynamic() bool { return isWildcard(t.svc.Host) }
 
 // dnsCache is the one in which all names are resolved that requests bring along.
 func dnsCache(v *snapshot.View) ir.DNSCache { return ir.DNSCache{Name: "egress", Family: family(v)} }

@@ -86,7 +86,7 @@ func (s *scope) originate(c *ir.Cluster, d destination) *ir.ClientTLS {
 	case out.SNI != "":
 	case c.Protocol != ir.Bytes:
 		out.SNIFromHost = true
-	case !strings.HasPrefix(host, "*"):
+	case !isWildcard(host):
 		out.SNI = host
 	}
 	if len(names) == 0 && out.SNI != "" {
