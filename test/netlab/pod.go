@@ -62,6 +62,7 @@ type Pod struct {
 	agent *process
 	// terminating pods are in EndpointSlices as such.
 	terminating bool
+	dumps       dumps
 }
 
 // usualPorts of an application. Those that begin with "any" have no protocol in

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/isthmus-mesh/isthmus/internal/agent/intercept"
 	"github.com/isthmus-mesh/isthmus/test/simulation"
@@ -99,13 +100,25 @@ func (w *world) proxy(p *Pod) (*simulation.Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", p.Name, err)
 	}
-	c, err := simulation.FromDump(b)
+	c, err := p.dumps.read(b)
 	if err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", p.Name, err)
 	}
 	out := &simulation.Proxy{Name: p.Name, Config: c, Address: p.IP, Identity: []string{p.identity()}}
 	w.proxies[p] = out
 	return out, nil
+}
+
+// dumps are those of one proxy, read one after another.
+type dumps struct {
+	sync.Mutex
+	reader simulation.Reader
+}
+
+func (d *dumps) read(text []byte) (*simulation.Config, error) {
+	d.Lock()
+	defer d.Unlock()
+	return d.reader.Read(text)
 }
 
 // inMotion tells whether a proxy has other configuration by now than when it was
