@@ -196,6 +196,35 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestCommitsComeInAnyOrder has a commit for each part of an endpoint: what is of
+// no use to anybody yet must not be forgotten.
+func TestCommitsComeInAnyOrder(t *testing.T) {
+	t.Parallel()
+	svc := service("ns", "web", 1)
+	parts := map[string]func(*Txn){
+		"service":   func(x *Txn) { x.PutService(svc) },
+		"endpoints": func(x *Txn) { x.PutEndpoints(svc.ServiceKey, "web-1", []model.Endpoint{podEndpoint("p1", "10.0.0.1")}) },
+		"workload":  func(x *Txn) { x.PutWorkload(pod("p1", "10.0.0.1", nil)) },
+		"node":      func(x *Txn) { x.PutNode(&model.Node{Name: "node-1", Locality: "r/z"}) },
+	}
+	for first := range parts {
+		t.Run(first+" first", func(t *testing.T) {
+			t.Parallel()
+			s := newStore()
+			s.Commit(parts[first])
+			for name, part := range parts {
+				if name != first {
+					s.Commit(part)
+				}
+			}
+			got := s.Current().View(&model.Proxy{}, nil).Endpoints(svc.ServiceKey)
+			if len(got) != 1 || got[0].Locality != "r/z" || got[0].ServiceAccount != "sa" {
+				t.Errorf("endpoints %+v", got)
+			}
+		})
+	}
+}
+
 func TestNothingNewIsNoRevision(t *testing.T) {
 	t.Parallel()
 	s := newStore()

@@ -31,8 +31,9 @@ func NewStore(c topology.Config, m *meshconfig.MeshConfig) *Store {
 func (s *Store) Current() *Snapshot { return s.current.Load() }
 
 // Commit runs the changes and publishes the outcome as one new revision. It
-// returns the reads whose result may differ; when there are none, the Snapshot
-// is the one before.
+// returns the reads whose result may differ. There are none where only what later
+// commits build on has changed, such as a node that has no pod yet; where nothing
+// has, the Snapshot is the one before.
 func (s *Store) Commit(change func(*Txn)) (*Snapshot, Changes) {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -40,7 +41,7 @@ func (s *Store) Commit(change func(*Txn)) (*Snapshot, Changes) {
 	x := newTxn(old)
 	change(x)
 	next := x.finish(old)
-	if len(x.changes) == 0 {
+	if len(x.changes)+len(x.private) == 0 {
 		return old, nil
 	}
 	s.current.Store(next)

@@ -34,12 +34,12 @@ type Txn struct {
 	compiled
 	mesh    *meshconfig.MeshConfig
 	changes Changes
+	private Changes // of tables that no View reads, but later commits do
 	touched touched
 }
 
 func newTxn(s *Snapshot) *Txn {
-	c := Changes{}
-	private := Changes{} // of tables that no View reads
+	c, private := Changes{}, Changes{}
 	return &Txn{
 		services: s.services.txn(c), rows: s.rows.txn(private), endpoints: s.endpoints.txn(c),
 		summaries: s.summaries.txn(c), workloads: s.workloads.txn(c),
@@ -47,7 +47,7 @@ func newTxn(s *Snapshot) *Txn {
 		virtualServices: s.virtualServices.txn(c), destinationRules: s.destinationRules.txn(c),
 		gateways: s.gateways.txn(c), sidecars: s.sidecars.txn(c),
 		peerAuthentications: s.peerAuthentications.txn(c),
-		config:              s.config, compiled: s.compiled, mesh: s.mesh, changes: c, touched: newTouched(),
+		config:              s.config, compiled: s.compiled, mesh: s.mesh, changes: c, private: private, touched: newTouched(),
 	}
 }
 
