@@ -50,6 +50,7 @@ type clientOptions struct {
 	sni               string
 	cert, key         string
 	insecure, http2   bool
+	greeted           bool
 }
 
 // attempt is one request, and knows the connection that was made for it.
@@ -79,6 +80,7 @@ func clientCommand(use, short string, once func(context.Context, *attempt) resul
 	f.StringVar(&o.cert, "cert", "", "file of a client certificate")
 	f.StringVar(&o.key, "key", "", "file of its key")
 	f.BoolVar(&o.insecure, "insecure", false, "do not verify the server's certificate")
+	f.BoolVar(&o.greeted, "greeted", false, "TCP: the server speaks first; say nothing before it has")
 	f.BoolVar(&o.http2, "http2", false, "HTTP/2, with prior knowledge when in the clear")
 	return c
 }
@@ -227,10 +229,16 @@ func lineCommand(network string) *cobra.Command {
 		if d, ok := ctx.Deadline(); ok {
 			_ = c.SetDeadline(d)
 		}
+		in := bufio.NewReader(c)
+		if a.greeted {
+			if _, err := in.ReadString('\n'); err != nil {
+				return failure(err)
+			}
+		}
 		if _, err := io.WriteString(c, a.line+"\n"); err != nil {
 			return failure(err)
 		}
-		got, err := bufio.NewReader(c).ReadString('\n')
+		got, err := in.ReadString('\n')
 		if err != nil {
 			return failure(err)
 		}

@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -16,8 +18,9 @@ import (
 
 // echoMethod takes and returns a google.protobuf.Struct, which spares a schema of our own.
 const (
-	echoService = "isthmus.test.Echo"
-	echoMethod  = "/" + echoService + "/Call"
+	echoService  = "isthmus.test.Echo"
+	echoMethod   = "/" + echoService + "/Call"
+	streamMethod = "/" + echoService + "/Stream"
 )
 
 func registerEcho(g *grpc.Server, s *server) {
@@ -25,6 +28,7 @@ func registerEcho(g *grpc.Server, s *server) {
 		ServiceName: echoService,
 		HandlerType: (*any)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Call", Handler: echoHandler(s)}},
+		Streams:     []grpc.StreamDesc{{StreamName: "Stream", Handler: streamHandler(s), ServerStreams: true, ClientStreams: true}},
 	}, s)
 }
 
@@ -34,19 +38,45 @@ func echoHandler(s *server) grpc.MethodHandler {
 		if err := dec(in); err != nil {
 			return nil, err
 		}
-		a := answer{Name: s.name, Proto: "grpc", Headers: map[string]string{}}
-		if p, ok := peer.FromContext(ctx); ok {
-			a.Remote = p.Addr.String()
-		}
-		md, _ := metadata.FromIncomingContext(ctx)
-		for k, v := range md {
-			a.Headers[k] = strings.Join(v, ",")
-		}
-		a.Host = a.Headers[":authority"]
-		a.Echo = in.GetFields()["line"].GetStringValue()
-		s.log.add(entry{Kind: "grpc", Remote: a.Remote, Host: a.Host, Detail: a.Echo})
-		return toStruct(a)
+		return s.echo(ctx, in)
 	}
+}
+
+// streamHandler answers every message until the caller has no more.
+func streamHandler(s *server) grpc.StreamHandler {
+	return func(_ any, stream grpc.ServerStream) error {
+		for {
+			in := &structpb.Struct{}
+			if err := stream.RecvMsg(in); err != nil {
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				return err
+			}
+			out, err := s.echo(stream.Context(), in)
+			if err != nil {
+				return err
+			}
+			if err := stream.SendMsg(out); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *server) echo(ctx context.Context, in *structpb.Struct) (*structpb.Struct, error) {
+	a := answer{Name: s.name, Proto: "grpc", Headers: map[string]string{}}
+	if p, ok := peer.FromContext(ctx); ok {
+		a.Remote = p.Addr.String()
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	for k, v := range md {
+		a.Headers[k] = strings.Join(v, ",")
+	}
+	a.Host = a.Headers[":authority"]
+	a.Echo = in.GetFields()["line"].GetStringValue()
+	s.log.add(entry{Kind: "grpc", Remote: a.Remote, Host: a.Host, Detail: a.Echo})
+	return toStruct(a)
 }
 
 func toStruct(a answer) (*structpb.Struct, error) {

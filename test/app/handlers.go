@@ -152,7 +152,8 @@ func (s *server) websocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *server) tcp(addr string) (func(context.Context) error, error) {
+// tcp echoes lines; a server with a greeting speaks first.
+func (s *server) tcp(addr, greeting string) (func(context.Context) error, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for TCP: %w", err)
@@ -168,16 +169,21 @@ func (s *server) tcp(addr string) (func(context.Context) error, error) {
 			if err != nil {
 				return fmt.Errorf("accept TCP: %w", err)
 			}
-			go s.echoLines(ctx, c)
+			go s.echoLines(ctx, c, greeting)
 		}
 	}, nil
 }
 
-func (s *server) echoLines(ctx context.Context, c net.Conn) {
+func (s *server) echoLines(ctx context.Context, c net.Conn, greeting string) {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	defer c.Close()
 	s.log.add(entry{Kind: "tcp", Remote: c.RemoteAddr().String()})
+	if greeting != "" {
+		if _, err := fmt.Fprintln(c, greeting); err != nil {
+			return
+		}
+	}
 	in := bufio.NewScanner(c)
 	for in.Scan() {
 		if _, err := fmt.Fprintf(c, "%s remote=%s %s\n", s.name, c.RemoteAddr(), in.Text()); err != nil {

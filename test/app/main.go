@@ -26,7 +26,7 @@ func main() {
 
 func root() *cobra.Command {
 	c := &cobra.Command{Use: "testapp", SilenceUsage: true, SilenceErrors: true}
-	c.AddCommand(serveCommand(), httpCommand(), tcpCommand(), udpCommand(), grpcCommand(), wsCommand(), pauseCommand())
+	c.AddCommand(serveCommand(), httpCommand(), tcpCommand(), udpCommand(), grpcCommand(), wsCommand(), holdCommand(), pauseCommand())
 	return c
 }
 

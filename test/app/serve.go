@@ -28,7 +28,7 @@ type serveOptions struct {
 	name, bind, cert, key, log string
 	selfSigned                 string
 	http, https, tcp, udp      []string
-	grpc                       []string
+	grpc, mysql                []string
 }
 
 func serveCommand() *cobra.Command {
@@ -50,6 +50,7 @@ func serveCommand() *cobra.Command {
 	f.StringSliceVar(&o.https, "https", nil, "HTTPS addresses")
 	f.StringSliceVar(&o.tcp, "tcp", nil, "TCP line echo addresses")
 	f.StringSliceVar(&o.udp, "udp", nil, "UDP echo addresses")
+	f.StringSliceVar(&o.mysql, "mysql", nil, "TCP line echo addresses that greet first, as MySQL does")
 	f.StringSliceVar(&o.grpc, "grpc", nil, "gRPC echo addresses")
 	return c
 }
@@ -94,7 +95,8 @@ func serve(ctx context.Context, o *serveOptions) error {
 	}{
 		{o.http, s.http},
 		{o.https, func(a string) (func(context.Context) error, error) { return s.https(a, pair) }},
-		{o.tcp, s.tcp},
+		{o.tcp, func(a string) (func(context.Context) error, error) { return s.tcp(a, "") }},
+		{o.mysql, func(a string) (func(context.Context) error, error) { return s.tcp(a, "greetings") }},
 		{o.udp, s.udp},
 		{o.grpc, s.grpc},
 	}

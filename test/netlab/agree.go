@@ -152,7 +152,7 @@ func (c *Call) allows(j simulation.Journey, r probe.Result) bool {
 	switch {
 	case a.OK() != r.OK:
 		return false
-	case !a.OK() && (a.Closed || c.ask.Protocol == probe.GRPC || c.ask.Protocol == probe.WS || c.ask.Protocol == probe.TCP):
+	case !a.OK() && (a.Closed || c.ask.Protocol == probe.GRPC || c.ask.Protocol == probe.WS || c.ask.Protocol == probe.TCP || c.ask.Protocol == probe.MySQL):
 		return r.Status == 0
 	case a.By != "" && a.By != "agent" && r.OK && a.By != r.By() && r.By() != "":
 		return false
@@ -211,6 +211,10 @@ func sameHop(want simulation.Hop, got probe.Hop) bool {
 	switch {
 	case want.Proxy != got.Proxy || strings.Join(o.Peer, ",") != got.Peer:
 		return false
+	case o.Verdict == simulation.Closed && o.Cluster == "":
+		// Bytes have a cluster, and a connection to it, before the handshake that
+		// turns the client away is over.
+		return got.Code == 0
 	case o.Verdict == simulation.Closed:
 		return got.Cluster == "" || got.Cluster == o.Cluster
 	case o.Verdict == simulation.Answered:
@@ -242,7 +246,7 @@ func (c *Call) request(r probe.Result) (simulation.Request, error) {
 		out.Headers[strings.ToLower(k)] = []string{v}
 	}
 	switch c.ask.Protocol {
-	case probe.TCP:
+	case probe.TCP, probe.MySQL:
 		out.Protocol = simulation.TCP
 	case probe.HTTP2:
 		out.Protocol = simulation.HTTP2

@@ -49,7 +49,7 @@ func (a application) Serve(r simulation.Request) simulation.Answer {
 		return a.web(r)
 	case len(r.TLS) > 0:
 		return none
-	case kind == "tcp" && r.Protocol == simulation.TCP:
+	case (kind == "tcp" || kind == "mysql") && r.Protocol == simulation.TCP:
 		return simulation.Answer{By: a.pod.appName()}
 	case kind == "http" && r.Protocol != simulation.TCP:
 		return a.web(r)

@@ -54,6 +54,13 @@ func (c *Call) Via(addr string) *Call {
 	return c
 }
 
+// At connects to this pod, to the port that the URL says.
+func (c *Call) At(p *Pod) *Call {
+	_, port, err := net.SplitHostPort(c.ask.Destination)
+	c.pod.lab.must(err)
+	return c.Via(net.JoinHostPort(p.IP.String(), port))
+}
+
 // Header sends this header.
 func (c *Call) Header(name, value string) *Call {
 	if c.ask.Headers == nil {
@@ -112,6 +119,14 @@ func (c *Call) WantRefused() probe.Result {
 		})
 	}
 	return r
+}
+
+// WantMutual makes the request until it succeeds and the proxy of who answered has
+// seen the caller's certificate, or none.
+func (c *Call) WantMutual(mutual bool) probe.Result {
+	c.pod.lab.t.Helper()
+	q := question{From: c.pod.Name, Mutual: &mutual}
+	return c.until(func(r probe.Result) error { return q.check(c.pod.lab, r) })
 }
 
 // Until makes the request until check has no complaint.
@@ -246,35 +261,4 @@ func (l *Lab) Ready() {
 			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
 		}
 	}
-}
-
-// Line is a connection that stays open.
-type Line struct {
-	conn net.Conn
-	in   *bufio.Reader
-}
-
-// Dial connects to ip:port from inside the pod, as an application of root's would.
-func (p *Pod) Dial(addr string) *Line {
-	p.lab.t.Helper()
-	p.lab.Ready()
-	l := &Line{}
-	p.lab.must(p.space.do(func() (err error) {
-		l.conn, err = net.DialTimeout("tcp", addr, 5*time.Second)
-		return err
-	}))
-	l.in = bufio.NewReader(l.conn)
-	p.lab.later(func() { _ = l.conn.Close() })
-	return l
-}
-
-// Echo sends a line to a TCP echo server and returns its answer.
-func (l *Line) Echo(text string) (string, error) {
-	if err := l.conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := fmt.Fprintln(l.conn, text); err != nil {
-		return "", err
-	}
-	return l.in.ReadString('\n')
 }

@@ -35,12 +35,14 @@ type Lab struct {
 	t         testing.TB
 	dir, bin  string
 	config    topology.Config
+	mesh      string
 	router    *router
 	dns       *dns
 	objects   *objects
 	plane     *plane
 	pods      []*Pod
 	hosts     []*Pod
+	zones     map[string]*Zone
 	key       *ecdsa.PrivateKey
 	outside   *authority
 	addresses int
@@ -179,22 +181,28 @@ func (l *Lab) start() error {
 	}
 	l.later(stop)
 	l.objects = newObjects(filepath.Join(l.dir, "config"), l.dns)
-	if err := l.objects.putConfig(l.config); err != nil {
+	if err := l.objects.putConfig(l.config, ""); err != nil {
 		return err
 	}
 	return l.startPlane()
 }
 
 // space makes a space with an address of the lab, in which names resolve as in a
-// pod of that namespace.
-func (l *Lab) space(ip netip.Addr, namespace string) (*space, error) {
+// pod of that namespace; zone is nil for the middle of the world.
+func (l *Lab) space(ip netip.Addr, namespace string, z *Zone) (*space, error) {
 	s, err := newSpace()
 	if err != nil {
 		return nil, err
 	}
 	l.later(s.close)
-	if err := l.router.attach(s, ip); err != nil {
+	link, err := l.router.attach(s, ip)
+	if err != nil {
 		return nil, err
+	}
+	if z != nil {
+		if err := z.enter(link, ip); err != nil {
+			return nil, err
+		}
 	}
 	search := strings.Join([]string{namespace + ".svc." + clusterDomain, "svc." + clusterDomain, clusterDomain}, " ")
 	resolv := filepath.Join(l.dir, "resolv-"+namespace)

@@ -42,7 +42,7 @@ func newObjects(dir string, d *dns) *objects {
 const accessLog = "accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: |\n  " + probe.LogFormat + "\n"
 
 // putConfig writes what the operator would.
-func (o *objects) putConfig(c topology.Config) error {
+func (o *objects) putConfig(c topology.Config, mesh string) error {
 	text, err := c.Marshal()
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (o *objects) putConfig(c topology.Config) error {
 	return o.put("topology", &corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: topology.ConfigMapName(c.Name)},
-		Data:       map[string]string{topology.ConfigKey: text, topology.MeshKey: accessLog},
+		Data:       map[string]string{topology.ConfigKey: text, topology.MeshKey: accessLog + mesh},
 	})
 }
 
@@ -90,7 +90,7 @@ func (p *Pod) object() *corev1.Pod {
 	pod := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels},
-		Spec:       corev1.PodSpec{ServiceAccountName: p.Account, NodeName: "lab", Containers: []corev1.Container{app}},
+		Spec:       corev1.PodSpec{ServiceAccountName: p.Account, NodeName: p.lab.zones[p.Zone].node(), Containers: []corev1.Container{app}},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIP: p.IP.String(), PodIPs: []corev1.PodIP{{IP: p.IP.String()}},
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
@@ -193,7 +193,8 @@ func (o *objects) slice(s *corev1.Service) *discoveryv1.EndpointSlice {
 		if p.Namespace != s.Namespace || !selector.Matches(labels.Set(p.Labels)) {
 			continue
 		}
-		ready, serving, node := !p.terminating, true, "lab"
+		zone := p.lab.zones[p.Zone]
+		ready, serving, node := !p.terminating, true, zone.node()
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
 			Addresses: []string{p.IP.String()}, NodeName: &node,
 			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &p.terminating},
@@ -287,5 +288,12 @@ func (l *Lab) Delete(kind, namespace, name string) {
 func (l *Lab) Configure(change func(*topology.Config)) {
 	l.t.Helper()
 	change(&l.config)
-	l.must(l.objects.putConfig(l.config))
+	l.must(l.objects.putConfig(l.config, l.mesh))
+}
+
+// Mesh sets fields of the MeshConfig besides the lab's own, as lines of YAML.
+func (l *Lab) Mesh(text string) {
+	l.t.Helper()
+	l.mesh = text
+	l.must(l.objects.putConfig(l.config, l.mesh))
 }

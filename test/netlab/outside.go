@@ -108,7 +108,7 @@ func (l *Lab) Host(names ...string) *Pod {
 	cert, key, err := l.outside.issue(names...)
 	l.must(err)
 	p := &Pod{lab: l, PodSpec: PodSpec{Name: fmt.Sprintf("outside-%d", len(l.hosts)+1), Namespace: "outside"}, IP: ip, Hosts: names}
-	p.space, err = l.space(ip, "outside")
+	p.space, err = l.space(ip, "outside", nil)
 	l.must(err)
 	p.app, err = start(p.space, program{name: p.Name, uid: uidApp, dir: l.dir, args: append(
 		[]string{l.program("testapp"), "serve", "--name", names[0], "--cert", cert, "--key", key},

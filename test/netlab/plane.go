@@ -30,7 +30,7 @@ var planeAddress = netip.AddrFrom4([4]byte{10, 9, 0, 1})
 const debugAddr = "127.0.0.1:15080"
 
 func (l *Lab) startPlane() error {
-	s, err := l.space(planeAddress, systemNamespace)
+	s, err := l.space(planeAddress, systemNamespace, nil)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,8 @@ type PodSpec struct {
 	Ports map[string]int
 	// Serve are more arguments of its testapp, Intercept of the redirect.
 	Serve, Intercept []string
+	// Zone is where the pod is, one that Lab.Zone made; nowhere unless given.
+	Zone string
 	// Env of the agent besides.
 	Env map[string]string
 }
@@ -69,8 +71,8 @@ type Pod struct {
 // their name, so that it is detected on the wire.
 func usualPorts() map[string]int {
 	return map[string]int{
-		"http": 80, "http-alt": 8080, "https": 443, "tcp": 9000, "grpc": 50051,
-		"any-http": 7000, "any-tcp": 7001, "any-grpc": 7002, "any-https": 7003,
+		"http": 80, "http-alt": 8080, "https": 443, "tcp": 9000, "grpc": 50051, "mysql": 3306,
+		"any-http": 7000, "any-tcp": 7001, "any-grpc": 7002, "any-https": 7003, "any-mysql": 7004,
 	}
 }
 
@@ -113,7 +115,7 @@ func (l *Lab) Add(s PodSpec) *Pod {
 	p := &Pod{PodSpec: s, lab: l, IP: l.nextAddress()}
 	p.complete()
 	var err error
-	p.space, err = l.space(p.IP, p.Namespace)
+	p.space, err = l.space(p.IP, p.Namespace, l.zones[p.Zone])
 	l.must(err)
 	l.pods = append(l.pods, p)
 	l.must(l.objects.putPod(p))
@@ -222,7 +224,7 @@ func (p *Pod) startAgent() error {
 	env := map[string]string{
 		"POD_NAME": p.Name, "POD_NAMESPACE": p.Namespace, "INSTANCE_IP": p.IP.String(), "SERVICE_ACCOUNT": p.Account,
 		"CA_ADDR": planeName + ":15012", "PROXY_CONFIG": string(config), "TRUST_DOMAIN": clusterDomain,
-		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_META_WORKLOAD_NAME": p.App, "ISTIO_META_NODE_NAME": "lab",
+		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_META_WORKLOAD_NAME": p.App, "ISTIO_META_NODE_NAME": p.lab.zones[p.Zone].node(),
 		"ISTIO_META_MESH_ID": clusterDomain,
 		"ISTIO_META_OWNER":   "kubernetes://apis/apps/v1/namespaces/" + p.Namespace + "/deployments/" + p.App,
 	}

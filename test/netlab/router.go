@@ -42,8 +42,8 @@ func newRouter() (*router, error) {
 }
 
 // attach gives the space an interface eth0 with this address, reachable from all
-// others of the lab.
-func (r *router) attach(s *space, ip netip.Addr) error {
+// others of the lab, and returns the name of its other end.
+func (r *router) attach(s *space, ip netip.Addr) (string, error) {
 	r.links++
 	name := fmt.Sprintf("v%d", r.links)
 	err := r.space.do(func() error {
@@ -57,7 +57,7 @@ func (r *router) attach(s *space, ip netip.Addr) error {
 		return addRoute(name, ip.String()+"/32", "")
 	})
 	if err != nil {
-		return fmt.Errorf("attach %s: %w", ip, err)
+		return "", fmt.Errorf("attach %s: %w", ip, err)
 	}
 	err = s.do(func() error {
 		if err := linkUp("lo"); err != nil {
@@ -72,9 +72,9 @@ func (r *router) attach(s *space, ip netip.Addr) error {
 		return addRoute("eth0", "0.0.0.0/0", gateway)
 	})
 	if err != nil {
-		return fmt.Errorf("attach %s: %w", ip, err)
+		return "", fmt.Errorf("attach %s: %w", ip, err)
 	}
-	return nil
+	return name, nil
 }
 
 func linkUp(name string, addrs ...string) error {

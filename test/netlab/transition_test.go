@@ -26,7 +26,7 @@ func TestNoRequestIsLostBetweenTopologies(t *testing.T) {
 	sealed.Until(a.CheckCalled)
 
 	a.Ask("tcp://api.example.com:9000").Until(a.CheckCalled)
-	long := a.Dial(api.IP.String() + ":9000")
+	long := a.Hold("tcp://" + api.IP.String() + ":9000")
 	loads := []func() []probe.Result{plain.Load(), sealed.Load()}
 	for _, to := range []topology.Kind{
 		topology.SidecarEgress, topology.EgressGateway, topology.IngressOnly,

@@ -68,7 +68,7 @@ func TestALongConnectionToARangeOutlivesItsTopology(t *testing.T) {
 	inside := lab.Host("one.example.com")
 	lab.Apply(ranges)
 	a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(gw))
-	line := a.Dial(inside.IP.String() + ":9000")
+	line := a.Hold("tcp://" + inside.IP.String() + ":9000")
 	lab.Configure(setTopology(topology.SidecarEgress))
 	a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(a))
 	if _, err := line.Echo("still there"); err != nil {

@@ -27,6 +27,8 @@ const (
 	WS    Protocol = "ws"
 	// TCP sends a line and reads one.
 	TCP Protocol = "tcp"
+	// MySQL does as TCP does, after the server has greeted it.
+	MySQL Protocol = "mysql"
 )
 
 // defaultPorts are those that a URL need not name.
@@ -39,9 +41,9 @@ type Probe struct {
 	Protocol Protocol
 	// Destination is where the connection goes: a name or an address, and a port.
 	Destination string
-	// Authority is the host as HTTP is told; empty for TCP.
+	// Authority is the host as HTTP is told; empty for lines of TCP.
 	Authority string
-	// Path with its query; empty for TCP and gRPC.
+	// Path with its query; empty for lines of TCP and for gRPC.
 	Path    string
 	Headers map[string]string
 	// SNI is the server's name in the application's own TLS.
@@ -59,7 +61,7 @@ func Parse(from, text string) (Probe, error) {
 	switch p.Protocol {
 	case HTTP, HTTP2, HTTPS, WS, GRPC:
 		p.Authority = u.Host
-	case TCP:
+	case TCP, MySQL:
 	default:
 		return Probe{}, fmt.Errorf("%s: no such protocol", text)
 	}
@@ -111,6 +113,8 @@ func (p Probe) Args() []string {
 	switch p.Protocol {
 	case TCP:
 		return []string{"tcp", p.Destination}
+	case MySQL:
+		return []string{"tcp", p.Destination, "--greeted"}
 	case GRPC:
 		args = []string{"grpc", p.Destination, "--host", p.Authority}
 	case WS:
