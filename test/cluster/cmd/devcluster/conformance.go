@@ -73,7 +73,7 @@ func try(ctx context.Context, c spec.Cluster, suites []conformance.Suite, agnhos
 			return err //nolint:wrapcheck // says all
 		}
 		err := cluster.Load(c, []string{archive})
-		os.Remove(archive)
+		_ = os.Remove(archive)
 		if err != nil {
 			return err //nolint:wrapcheck // says all
 		}

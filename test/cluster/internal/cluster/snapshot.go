@@ -32,7 +32,7 @@ func Snapshot(c spec.Cluster, file string) error {
 	if err != nil {
 		return fmt.Errorf("make snapshot: %w", err)
 	}
-	defer os.Remove(f.Name()) // fails if it got its name
+	defer func() { _ = os.Remove(f.Name()) }() // fails if it got its name
 	err = within(c, SaveCommand, func(cmd *exec.Cmd) { cmd.Stdout = f })
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("make snapshot: %w", err)

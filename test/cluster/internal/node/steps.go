@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ import (
 // until asks again and again, since what is asked is still starting, and returns
 // the last answer if the time runs out.
 func until(ctx context.Context, what string, ask func(context.Context) error) error {
-	var last error
+	last := errors.New("no answer")
 	err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		answer := ask(ctx)
 		if ctx.Err() == nil {
@@ -34,7 +35,7 @@ func until(ctx context.Context, what string, ask func(context.Context) error) er
 		return answer == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("wait for %s: %w (last: %v)", what, err, last)
+		return fmt.Errorf("wait for %s: %w (last: %w)", what, err, last)
 	}
 	return nil
 }
