@@ -79,7 +79,9 @@ func (f *flags) add(c *cobra.Command) {
 	s.StringVar(&a.SecureGRPC, "secure-grpc-addr", ":15012", "discovery and certificates over TLS (with --config-dir: needs --ca-dir)")
 	s.StringVar(&a.Webhook, "webhook-addr", ":15017", "admission webhooks (with --config-dir: none unless given)")
 	s.StringVar(&a.HTTP, "http-addr", ":8080", "readiness and metrics, and debugging from this machine")
-	s.StringVar(&a.Monitoring, "monitoring-addr", ":15014", "metrics and distribution (with --config-dir: none unless given)")
+	s.StringVar(&a.Monitoring, "monitoring-addr", ":15014", "readiness and metrics (with --config-dir: none unless given)")
+	s.StringVar(&a.Distribution, "distribution-addr", ":15016", "how far a configuration has got, for the operator, over TLS (not with --config-dir)")
+	s.StringVar(&f.Operator, "operator", "system:serviceaccount:isthmus-operator:isthmus-operator", "account of the operator")
 	s.StringVar(&f.CADir, "ca-dir", "", "with --config-dir: directory of the CA's key and certificate, made if absent")
 	s.StringVar(&f.TokenKey, "token-key", "", "with --config-dir: file with the public key (PEM, P-256) of callers' tokens")
 }
@@ -93,6 +95,7 @@ func (f *flags) complete(c *cobra.Command) error {
 		}
 		for name, addr := range map[string]*string{
 			"webhook-addr": &f.Addresses.Webhook, "monitoring-addr": &f.Addresses.Monitoring,
+			"distribution-addr": &f.Addresses.Distribution,
 		} {
 			if !c.Flags().Changed(name) {
 				*addr = ""

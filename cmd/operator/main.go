@@ -40,6 +40,7 @@ func root() *cobra.Command {
 	f.StringVar(&o.settings.Registry, "image-registry", o.settings.Registry, "registry and path of images where a topology names none")
 	f.StringVar(&o.settings.ClusterDomain, "cluster-domain", o.settings.ClusterDomain, "DNS suffix of Services")
 	f.StringVar(&o.crds, "istio-crds", o.crds, "what to do with Istio's CRDs: IfAbsent, Manage or Never")
+	f.StringVar(&o.distributionToken, "distribution-token", o.distributionToken, "file with the token for asking isthmusd how far a configuration has got")
 	f.StringVar(&o.metricsAddr, "metrics-addr", o.metricsAddr, "address of the metrics endpoint; 0 turns it off")
 	f.StringVar(&o.healthAddr, "health-addr", o.healthAddr, "address of the health endpoint; 0 turns it off")
 	f.BoolVar(&o.leaderElection, "leader-election", o.leaderElection, "let one replica work at a time")

@@ -34,6 +34,7 @@ type options struct {
 	settings                topology.Settings
 	crds                    string
 	metricsAddr, healthAddr string
+	distributionToken       string
 	leaderElection          bool
 	logLevel                int
 }
@@ -46,7 +47,8 @@ func defaults() *options {
 		},
 		crds:        string(crds.IfAbsent),
 		metricsAddr: ":8080", healthAddr: ":8081",
-		leaderElection: true,
+		distributionToken: "/var/run/secrets/isthmus/token",
+		leaderElection:    true,
 	}
 }
 
@@ -67,7 +69,7 @@ func run(ctx context.Context, o *options) error {
 	}
 	if err := controllers.Setup(mgr, controllers.Options{
 		Settings:     o.settings,
-		Distribution: distribution.New(answering),
+		Distribution: distribution.Client{Token: o.distributionToken, Timeout: answering},
 		Prober:       webhook.TLS{Timeout: answering},
 		Metrics:      metrics.Registry,
 		Clock:        time.Now,

@@ -34,7 +34,7 @@ import (
 
 // Asker tells how far an epoch got.
 type Asker interface {
-	Ask(ctx context.Context, replicas []string, epoch string) (distribution.Report, error)
+	Ask(ctx context.Context, of distribution.ControlPlane, epoch string) (distribution.Report, error)
 }
 
 // Access tells whether the operator may already work in a namespace; the API

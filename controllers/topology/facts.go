@@ -108,9 +108,7 @@ type Trust struct {
 // Distribution is how far the published configuration got.
 type Distribution struct {
 	// Asked is false when there was nothing to ask for.
-	Asked bool
-	// Served is false when isthmusd does not tell.
-	Served   bool
+	Asked    bool
 	Expected []distribution.Proxy
 	Lagging  []distribution.Proxy
 	Rejected []distribution.Proxy
@@ -118,8 +116,7 @@ type Distribution struct {
 	Problem string
 }
 
-// Acknowledged tells whether every expected proxy follows the configuration. When
-// isthmusd does not tell, nothing better is known than that it runs.
+// Acknowledged tells whether every expected proxy follows the configuration.
 func (d Distribution) Acknowledged() bool {
-	return d.Asked && d.Problem == "" && (!d.Served || len(d.Lagging) == 0)
+	return d.Asked && d.Problem == "" && len(d.Lagging) == 0
 }

@@ -6,7 +6,6 @@ package topology
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -222,14 +221,14 @@ func (r *Reconciler) gatherDistribution(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return err
 	}
-	d := Distribution{Asked: true, Served: true, Expected: expected}
-	report, err := r.Distribution.Ask(ctx, replicas, f.Published.Epoch)
-	switch {
-	case errors.Is(err, distribution.ErrNotServed):
-		d.Served = false
-	case err != nil:
+	d := Distribution{Asked: true, Expected: expected}
+	report, err := r.Distribution.Ask(ctx, distribution.ControlPlane{
+		Name: fmt.Sprintf("%s.%s.svc", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace),
+		Root: []byte(f.Trust.Root), Replicas: replicas,
+	}, f.Published.Epoch)
+	if err != nil {
 		d.Problem = err.Error()
-	default:
+	} else {
 		d.Lagging, d.Rejected = report.Lagging(expected), report.Rejected
 	}
 	f.Distribution = d
@@ -250,7 +249,7 @@ func (r *Reconciler) proxies(ctx context.Context, f *Facts) (replicas []string, 
 		}
 		switch p.Labels[v1alpha1.LabelComponent] {
 		case v1alpha1.ComponentControlPlane:
-			replicas = append(replicas, p.Status.PodIP)
+			replicas = append(replicas, distribution.Address(p.Status.PodIP))
 		case v1alpha1.ComponentIngressGateway, v1alpha1.ComponentEgressGateway:
 			expected = append(expected, distribution.Proxy{Namespace: p.Namespace, Name: p.Name})
 		}

@@ -45,7 +45,7 @@ func testFacts(kind v1alpha1.TopologyKind) *Facts {
 		},
 		Trust:        Trust{Root: "root", Fingerprint: "f", NotAfter: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)},
 		Published:    mesh.Config{Topology: mesh.Kind(kind), Epoch: "e1"},
-		Distribution: Distribution{Asked: true, Served: true},
+		Distribution: Distribution{Asked: true},
 		Now:          time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 }

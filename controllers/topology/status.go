@@ -286,8 +286,6 @@ func (f *Facts) distributed() conditions.Condition {
 		return conditions.Unknown(kind, v1alpha1.ReasonWaiting, "Nothing has been published yet, or isthmusd does not serve.")
 	case d.Problem != "":
 		return conditions.Unknown(kind, v1alpha1.ReasonProbeFailed, d.Problem)
-	case !d.Served:
-		return conditions.Unknown(kind, v1alpha1.ReasonNotMeasured, "isthmusd does not tell which proxies follow.")
 	case len(d.Lagging) > 0:
 		return conditions.Unknown(kind, v1alpha1.ReasonLagging, fmt.Sprintf("%d of %d proxies do not follow yet: %s", len(d.Lagging), len(d.Expected), f.lagging()))
 	}

@@ -47,6 +47,7 @@ type scheduling struct {
 type controlPlaneValues struct {
 	workloadValues
 	ClusterDomain string `json:"clusterDomain"`
+	Operator      string `json:"operator"`
 }
 
 type gatewayValues struct {
@@ -115,6 +116,7 @@ func (f *Facts) controlPlaneValues() controlPlaneValues {
 	return controlPlaneValues{
 		workloadValues: f.workload("isthmusd", f.Mesh.Spec.ControlPlane.Workload, selector),
 		ClusterDomain:  f.Settings.ClusterDomain,
+		Operator:       f.Settings.User(),
 	}
 }
 

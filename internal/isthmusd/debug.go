@@ -46,13 +46,11 @@ func (d *Daemon) debugHandler() http.Handler {
 	return mux
 }
 
-// monitoringHandler is what others in the cluster may ask: Prometheus, and the
-// operator, which waits for proxies to have acknowledged an epoch.
+// monitoringHandler is what everybody in the cluster may ask, as Prometheus does.
 func (d *Daemon) monitoringHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ready", d.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
-	mux.Handle("GET /distribution", d.xds.DistributionHandler())
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version.Build()) })
 	return mux
 }

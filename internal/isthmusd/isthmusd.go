@@ -51,6 +51,8 @@ type Config struct {
 	Addresses Addresses
 	// CADir holds the CA's files when there is no Kubernetes; made if absent.
 	CADir string
+	// Operator is the account that may ask how far a configuration has got.
+	Operator string
 	// TokenKey is a file with the public key of tokens when there is no Kubernetes.
 	TokenKey string
 	Log      *slog.Logger
@@ -66,8 +68,10 @@ type Addresses struct {
 	Webhook string
 	// HTTP is readiness, debugging and metrics.
 	HTTP string
-	// Monitoring is metrics and the distribution, for others in the cluster.
+	// Monitoring is readiness and metrics, for others in the cluster.
 	Monitoring string
+	// Distribution tells the operator over HTTPS how far a configuration has got.
+	Distribution string
 }
 
 // Daemon is a control plane ready to run.
@@ -80,6 +84,8 @@ type Daemon struct {
 	catalog  *catalog.Catalog
 	xds      *xds.Server
 	security *security
+	// operator lets the operator in; nil without Kubernetes.
+	operator *authn.Gate
 	admit    *admission
 	parts    []lifecycle.Part
 	bound    map[string]net.Addr
@@ -136,10 +142,10 @@ func (c *Config) check() error {
 			return fmt.Errorf("configuration directory %s is not a directory: %w", c.ConfigDir, errors.Join(err, fs.ErrInvalid))
 		}
 	}
-	if err := loopbackOnly(c.Addresses.GRPC); err != nil {
-		return err
+	if c.Addresses.Distribution != "" && (c.Kubernetes == nil || c.Operator == "") {
+		return errors.New("the distribution is served to an operator in Kubernetes only")
 	}
-	return nil
+	return loopbackOnly(c.Addresses.GRPC)
 }
 
 // loopbackOnly refuses to serve plaintext to the network: whoever connects there
@@ -183,7 +189,9 @@ func (d *Daemon) verifier() (authn.Verifier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make client for token reviews: %w", err)
 		}
-		return authn.NewReviewer(client.AuthenticationV1().TokenReviews(), nil), nil
+		reviews := client.AuthenticationV1().TokenReviews()
+		d.operator = &authn.Gate{Tokens: authn.NewReviewer(reviews, topology.DistributionAudience, nil), Subject: d.cfg.Operator}
+		return authn.NewReviewer(reviews, authn.Audience, nil), nil
 	}
 	if d.cfg.TokenKey == "" {
 		return nil, nil
@@ -202,8 +210,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return lifecycle.Run(ctx, d.parts...)
 }
 
-// Addr tells where a part listens: grpc, secure-grpc, webhook, http, monitoring.
-// It's nil for what is not served.
+// Addr tells where a part listens: grpc, secure-grpc, webhook, http, monitoring,
+// distribution. It's nil for what is not served.
 func (d *Daemon) Addr(part string) net.Addr { return d.bound[part] }
 
 // pods finds pods for the discovery server.

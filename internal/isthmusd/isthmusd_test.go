@@ -202,12 +202,13 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"plaintext to the network":  {func(c *Config) { c.Addresses.GRPC = ":15010" }, "only loopback"},
-		"plaintext to an interface": {func(c *Config) { c.Addresses.GRPC = "10.0.0.1:15010" }, "only loopback"},
-		"nothing to serve from":     {func(c *Config) { c.ConfigDir = "" }, "either"},
-		"a directory that is none":  {func(c *Config) { c.ConfigDir += "/none" }, "not a directory"},
-		"no key for tokens":         {func(c *Config) { c.TokenKey = c.ConfigDir + "/none" }, "read token key"},
-		"an address of another":     {func(c *Config) { c.Addresses.HTTP = "192.0.2.1:80" }, "serve http"},
+		"plaintext to the network":               {func(c *Config) { c.Addresses.GRPC = ":15010" }, "only loopback"},
+		"plaintext to an interface":              {func(c *Config) { c.Addresses.GRPC = "10.0.0.1:15010" }, "only loopback"},
+		"nothing to serve from":                  {func(c *Config) { c.ConfigDir = "" }, "either"},
+		"a directory that is none":               {func(c *Config) { c.ConfigDir += "/none" }, "not a directory"},
+		"no key for tokens":                      {func(c *Config) { c.TokenKey = c.ConfigDir + "/none" }, "read token key"},
+		"the distribution without an API server": {func(c *Config) { c.Addresses.Distribution = "127.0.0.1:0" }, "in Kubernetes only"},
+		"an address of another":                  {func(c *Config) { c.Addresses.HTTP = "192.0.2.1:80" }, "serve http"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -27,13 +27,17 @@ import (
 	istio "istio.io/client-go/pkg/clientset/versioned"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
+	"github.com/isthmus-mesh/isthmus/internal/operator/distribution"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
 // cluster is a real API server, and a control plane that serves from it.
@@ -73,7 +77,8 @@ func (c *cluster) serve(t *testing.T) {
 	config.QPS, config.Burst = 100, 200
 	d, err := New(ctx, Config{
 		Kubernetes: config, Log: slog.New(slog.DiscardHandler),
-		Addresses: Addresses{HTTP: "127.0.0.1:0", SecureGRPC: "127.0.0.1:0"},
+		Addresses: Addresses{HTTP: "127.0.0.1:0", SecureGRPC: "127.0.0.1:0", Distribution: "127.0.0.1:0"},
+		Operator:  "system:serviceaccount:default:operator",
 	})
 	if err != nil {
 		cancel()
@@ -173,19 +178,53 @@ func TestAnAPIServerIsServed(t *testing.T) {
 	}
 	c.until(t, "a deletion", func(v *snapshot.View) bool { return len(v.VirtualServices()) == 0 })
 	c.issue(t, root)
+	c.distributed(t, root)
 	c.rotate(t, ns)
+}
+
+// token of an account, which is made.
+func (c *cluster) token(t *testing.T, account, audience string) string {
+	t.Helper()
+	accounts := c.core.CoreV1().ServiceAccounts("default")
+	_, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		c.create(t, "account", err)
+	}
+	token, err := accounts.CreateToken(t.Context(), account, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}},
+	}, metav1.CreateOptions{})
+	c.create(t, "token", err)
+	return token.Status.Token
+}
+
+// distributed asks as the operator does, and as others might.
+func (c *cluster) distributed(t *testing.T, root *pki.Bundle) {
+	t.Helper()
+	for name, tc := range map[string]struct{ token, wantErr string }{
+		"the operator":                 {token: c.token(t, "operator", topology.DistributionAudience)},
+		"another account":              {c.token(t, "web", topology.DistributionAudience), "403 Forbidden: system:serviceaccount:default:web may not"},
+		"the operator's other token":   {c.token(t, "operator", authn.Audience), "401 Unauthorized: not authenticated: token: "},
+		"a token of somebody's making": {"a.b.c", "401 Unauthorized: not authenticated: token: "},
+		"no token":                     {"", "401 Unauthorized: not authenticated: no bearer token"},
+	} {
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(tc.token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := distribution.Client{Token: file, Timeout: time.Minute}.Ask(t.Context(), distribution.ControlPlane{
+			Name: "isthmusd-default.isthmus-system.svc", Root: root.RootPEM(), Replicas: []string{c.d.Addr("distribution").String()},
+		}, "e1")
+		if tc.wantErr == "" && err != nil || tc.wantErr != "" && (err == nil || !strings.Contains(err.Error(), tc.wantErr)) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.wantErr)
+		}
+	}
 }
 
 // issue gets a certificate for a service account's token.
 func (c *cluster) issue(t *testing.T, root *pki.Bundle) {
 	t.Helper()
 	ctx := t.Context()
-	_, err := c.core.CoreV1().ServiceAccounts("default").Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, metav1.CreateOptions{})
-	c.create(t, "account", err)
-	token, err := c.core.CoreV1().ServiceAccounts("default").CreateToken(ctx, "web", &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}},
-	}, metav1.CreateOptions{})
-	c.create(t, "token", err)
+	token := c.token(t, "web", authn.Audience)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	c.create(t, "key", err)
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
@@ -193,7 +232,7 @@ func (c *cluster) issue(t *testing.T, root *pki.Bundle) {
 	conn, err := grpc.NewClient(c.d.Addr("secure-grpc").String(), grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(root.Pool(), "isthmusd-default.isthmus-system.svc")))
 	c.create(t, "connection", err)
 	defer conn.Close()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token.Status.Token)
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 	res, err := istioca.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &istioca.IstioCertificateRequest{
 		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
 	})

@@ -5,6 +5,7 @@ package isthmusd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -35,8 +36,9 @@ func (d *Daemon) assemble() error {
 	}
 	a := d.cfg.Addresses
 	err := errors.Join(
-		d.serveHTTP("http", a.HTTP, d.debugHandler()),
-		d.serveHTTP("monitoring", a.Monitoring, d.monitoringHandler()),
+		d.serveHTTP("http", a.HTTP, d.debugHandler(), nil),
+		d.serveHTTP("monitoring", a.Monitoring, d.monitoringHandler(), nil),
+		d.serveDistribution(a.Distribution),
 		d.servePlain(a.GRPC),
 		d.serveSecure(a.SecureGRPC),
 		d.serveWebhook(a.Webhook),
@@ -63,13 +65,27 @@ func (d *Daemon) close() {
 	}
 }
 
-func (d *Daemon) serveHTTP(part, addr string, h http.Handler) error {
+// serveDistribution serves the operator, if the configuration names one.
+func (d *Daemon) serveDistribution(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /distribution", d.operator.Handler(d.xds.DistributionHandler()))
+	return d.serveHTTP("distribution", addr, mux, d.security.serving.HTTPS())
+}
+
+// serveHTTP serves over TLS if there is a configuration of that.
+func (d *Daemon) serveHTTP(part, addr string, h http.Handler, secure *tls.Config) error {
 	if addr == "" {
 		return nil
 	}
 	l, err := d.listen(part, addr)
 	if err != nil {
 		return err
+	}
+	if secure != nil {
+		l = tls.NewListener(l, secure)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 90 * time.Second}
 	d.parts = append(d.parts, lifecycle.Part{Name: part, Run: func(ctx context.Context) error {
@@ -97,8 +113,8 @@ func (d *Daemon) serveSecure(addr string) error {
 	if addr == "" || d.security.authority == nil {
 		return nil
 	}
-	tls := authn.NewCredentials(d.security.serving.GRPC(), nil)
-	srv := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(tls))...)
+	bounded := authn.NewCredentials(d.security.serving.GRPC(), nil)
+	srv := grpc.NewServer(append(xds.ServerOptions(), grpc.Creds(bounded))...)
 	d.xds.Register(srv)
 	d.security.authority.Register(srv)
 	return d.serveGRPC("secure-grpc", addr, srv)

@@ -27,6 +27,10 @@ const (
 	StateKey = "state"
 )
 
+// DistributionAudience is that of the operator's tokens when it asks isthmusd how
+// far a configuration has got.
+const DistributionAudience = "isthmus-distribution"
+
 // Kind is one of the three topologies.
 type Kind string
 

@@ -214,7 +214,7 @@ func (p *proxies) hold(held bool) {
 }
 
 // Ask says that all follow, unless held.
-func (p *proxies) Ask(_ context.Context, _ []string, epoch string) (distribution.Report, error) {
+func (p *proxies) Ask(_ context.Context, _ distribution.ControlPlane, epoch string) (distribution.Report, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held {

@@ -109,7 +109,7 @@ func asks(from party) []flow {
 	return []flow{
 		may(from, isthmusd, tcp, 15012), may(from, at(controlPlane), tcp, 15012),
 		leavesNot(from, isthmusd, 15014), leavesNot(from, isthmusd, 8080), mayNot(from, at(controlPlane), tcp, 15014),
-		entersNot(from, isthmusd, 15014), entersNot(from, isthmusd, 15010), entersNot(from, egress, 15000),
+		leavesNot(from, isthmusd, 15016), entersNot(from, isthmusd, 15016), entersNot(from, isthmusd, 15010), entersNot(from, egress, 15000),
 		leavesNot(from, unlabelled(isthmusd, v1alpha1.LabelTopology), 15012), leavesNot(from, unlabelled(isthmusd, v1alpha1.LabelComponent), 15012),
 		mayNot(from, elsewhere(isthmusd), tcp, 15012), mayNot(from, unlabelled(isthmusd, v1alpha1.LabelTopology), tcp, 15012),
 		may(from, egress, tcp, 15443), may(from, at(egressIP), tcp, 15443),
@@ -158,7 +158,7 @@ func egressCases(m party) []flow {
 		out = append(out, entersNot(from, egress, 15000),
 			entersNot(unlabelled(from, v1alpha1.LabelTopology), egress, 15443), entersNot(unlabelled(from, v1alpha1.LabelComponent), egress, 15443))
 	}
-	out = append(out, strictly(leavesNot(egress, isthmusd, 15014)), strictly(leavesNot(egress, elsewhere(isthmusd), 15012)),
+	out = append(out, strictly(leavesNot(egress, isthmusd, 15016)), strictly(leavesNot(egress, elsewhere(isthmusd), 15012)),
 		strictly(leavesNot(egress, unlabelled(isthmusd, v1alpha1.LabelTopology), 15012)), strictly(leavesNot(egress, unlabelled(isthmusd, v1alpha1.LabelComponent), 15012)),
 		strictly(mayNot(egress, dnsPod, tcp, 9153)), strictly(mayNot(egress, otherDNS, udp, 53)), strictly(mayNot(egress, pod("kube-system"), udp, 53)))
 	return append(append(out, notOurs(egress)...), may(egress, dnsPod, udp, 53), may(egress, dnsPod, tcp, 53), may(egress, at(nodeLocalDNS), udp, 53), may(egress, at(nodeLocalDNS), tcp, 53))
@@ -195,15 +195,16 @@ func controlPlaneCases(m party) []flow {
 		mayNot(isthmusd, at(outside), tcp, 443), mayNot(isthmusd, at(outside), tcp, 15443), mayNot(isthmusd, at(outside), tcp, 6443), mayNot(isthmusd, m, tcp, 8080),
 		may(isthmusd, egress, tcp, 15443), may(isthmusd, at(egressIP), tcp, 15443), mayNot(isthmusd, egress, tcp, 15000), mayNot(isthmusd, elsewhere(egress), tcp, 15443),
 		may(at(apiServer), isthmusd, tcp, 15017), may(at(outside), isthmusd, tcp, 15017), may(pod("strangers"), isthmusd, tcp, 15017),
-		may(operator, isthmusd, tcp, 8080), may(operator, isthmusd, tcp, 15014),
-		mayNot(pod("strangers"), isthmusd, tcp, 8080), mayNot(pod("strangers"), isthmusd, tcp, 15014), mayNot(at(outside), isthmusd, tcp, 15012),
+		may(operator, isthmusd, tcp, 8080), may(operator, isthmusd, tcp, 15016),
+		may(pod("strangers"), isthmusd, tcp, 15014), may(at(outside), isthmusd, tcp, 15014), may(operator, isthmusd, tcp, 15014),
+		mayNot(pod("strangers"), isthmusd, tcp, 8080), mayNot(pod("strangers"), isthmusd, tcp, 15016), mayNot(at(outside), isthmusd, tcp, 15012),
 		mayNot(pod("strangers"), isthmusd, tcp, 15012), mayNot(pod("kube-system"), isthmusd, tcp, 15012), mayNot(pod("kube-public"), isthmusd, tcp, 15012),
 		mayNot(pod("kube-node-lease"), isthmusd, tcp, 15012), mayNot(operator, isthmusd, tcp, 15012), mayNot(pod("isthmus-system", "app=other"), isthmusd, tcp, 15012),
 		mayNot(elsewhere(ingress), isthmusd, tcp, 15012), mayNot(elsewhere(egress), isthmusd, tcp, 15012),
 		mayNot(at(outside), isthmusd, tcp, 8080), mayNot(m, isthmusd, tcp, 8080), mayNot(operator, isthmusd, tcp, 15010),
 	}
 	for _, from := range []party{ingress, egress} {
-		out = append(out, entersNot(from, isthmusd, 15014),
+		out = append(out, entersNot(from, isthmusd, 15016),
 			entersNot(unlabelled(from, v1alpha1.LabelTopology), isthmusd, 15012), entersNot(unlabelled(from, v1alpha1.LabelComponent), isthmusd, 15012))
 	}
 	out = append(out, leavesNot(isthmusd, egress, 15000), leavesNot(isthmusd, unlabelled(egress, v1alpha1.LabelTopology), 15443),

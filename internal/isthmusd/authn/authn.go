@@ -64,7 +64,7 @@ type Subject struct {
 	NotAfter time.Time
 }
 
-// Verifier checks a bearer token for Audience. Its errors are shown to the
+// Verifier checks a bearer token for an audience. Its errors are shown to the
 // caller and must not hold the token. ErrUnavailable says that the verifier
 // itself could not be asked.
 type Verifier interface {
@@ -188,7 +188,11 @@ func (a *Authenticator) token(ctx context.Context, token string) (Caller, error)
 
 func bearer(ctx context.Context) (string, bool) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	for _, v := range md.Get("authorization") {
+	return bearerOf(md.Get("authorization"))
+}
+
+func bearerOf(headers []string) (string, bool) {
+	for _, v := range headers {
 		const scheme = "bearer "
 		if len(v) > len(scheme) && strings.EqualFold(v[:len(scheme)], scheme) {
 			return strings.TrimSpace(v[len(scheme):]), true

@@ -230,7 +230,7 @@ func TestReviewer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			api := &reviews{status: tc.status, err: tc.err}
-			r := authn.NewReviewer(api, clocktesting.NewFakePassiveClock(now))
+			r := authn.NewReviewer(api, authn.Audience, clocktesting.NewFakePassiveClock(now))
 			for range 2 {
 				got, err := r.Verify(t.Context(), "tok")
 				if (err != nil) != tc.wantErr || errors.Is(err, authn.ErrUnavailable) != tc.unavailable {
@@ -254,7 +254,7 @@ func TestReviewerForgets(t *testing.T) {
 		User: authenticationv1.UserInfo{Username: "system:serviceaccount:shop:cart"},
 	}}
 	c := clocktesting.NewFakePassiveClock(now)
-	r := authn.NewReviewer(api, c)
+	r := authn.NewReviewer(api, authn.Audience, c)
 	for _, step := range []time.Duration{0, 5 * time.Second, 11 * time.Second} {
 		c.SetTime(now.Add(step))
 		if _, err := r.Verify(t.Context(), "tok"); err != nil {
@@ -301,7 +301,7 @@ func (r *slowReviews) Create(_ context.Context, in *authenticationv1.TokenReview
 func TestOnePeerMayNotFloodTheAPIServer(t *testing.T) {
 	t.Parallel()
 	api := &slowReviews{asked: make(chan string), release: make(chan struct{})}
-	r := authn.NewReviewer(api, nil)
+	r := authn.NewReviewer(api, authn.Audience, nil)
 	from := func(addr net.Addr) context.Context { return peer.NewContext(t.Context(), &peer.Peer{Addr: addr}) }
 	results := make(chan error, 8)
 	ask := func(addr net.Addr, token string) {

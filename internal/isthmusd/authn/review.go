@@ -45,9 +45,10 @@ type TokenReviews interface {
 
 // Reviewer verifies tokens by asking the Kubernetes API server.
 type Reviewer struct {
-	reviews TokenReviews
-	clock   clock.PassiveClock
-	flights singleflight.Group
+	reviews  TokenReviews
+	audience string
+	clock    clock.PassiveClock
+	flights  singleflight.Group
 
 	mu    sync.Mutex
 	cache map[[sha256.Size]byte]reviewed
@@ -61,13 +62,13 @@ type reviewed struct {
 	until   time.Time
 }
 
-// NewReviewer returns a Verifier over the API server's TokenReview. A nil clock
-// is the real one.
-func NewReviewer(reviews TokenReviews, c clock.PassiveClock) *Reviewer {
+// NewReviewer returns a Verifier over the API server's TokenReview, of tokens for
+// one audience. A nil clock is the real one.
+func NewReviewer(reviews TokenReviews, audience string, c clock.PassiveClock) *Reviewer {
 	if c == nil {
 		c = clock.RealClock{}
 	}
-	return &Reviewer{reviews: reviews, clock: c, cache: map[[sha256.Size]byte]reviewed{}, busy: map[string]int{}}
+	return &Reviewer{reviews: reviews, audience: audience, clock: c, cache: map[[sha256.Size]byte]reviewed{}, busy: map[string]int{}}
 }
 
 // Verify implements Verifier.
@@ -155,7 +156,7 @@ func (r *Reviewer) remember(key [sha256.Size]byte, s Subject, err error) {
 
 func (r *Reviewer) review(ctx context.Context, token string) (Subject, error) {
 	ask := &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{Audience}},
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{r.audience}},
 	}
 	answer, err := r.reviews.Create(ctx, ask, metav1.CreateOptions{})
 	if err != nil {
@@ -167,8 +168,8 @@ func (r *Reviewer) review(ctx context.Context, token string) (Subject, error) {
 		return Subject{}, fmt.Errorf("refused by the API server: %s", st.Error)
 	}
 	// An API server that does not know audiences answers without them.
-	if !slices.Contains(st.Audiences, Audience) {
-		return Subject{}, fmt.Errorf("is not for audience %s", Audience)
+	if !slices.Contains(st.Audiences, r.audience) {
+		return Subject{}, fmt.Errorf("is not for audience %s", r.audience)
 	}
 	s := Subject{Name: st.User.Username, NotAfter: expiry(token)}
 	if pods := st.User.Extra[podNameKey]; len(pods) == 1 {

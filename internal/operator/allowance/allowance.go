@@ -20,10 +20,11 @@ import (
 
 // Ports of the mesh's own parts.
 const (
-	discoveryPort  = 15012
-	webhookPort    = 15017
-	monitoringPort = 15014
-	readyPort      = 8080
+	discoveryPort    = 15012
+	webhookPort      = 15017
+	monitoringPort   = 15014
+	distributionPort = 15016
+	readyPort        = 8080
 	// EgressPort is where the egress gateway takes connections.
 	EgressPort = 15443
 )
@@ -159,7 +160,8 @@ func (f Facts) controlPlane() []topology.Flow {
 		f.toAPIServer(from),
 		f.toEgress(from),
 		{From: Anyone(), To: []topology.Peer{from}, Ports: tcp(webhookPort), Why: "The API server calls the webhooks; its address cannot be known."},
-		{From: topology.Peer{Namespace: f.OperatorNamespace}, To: []topology.Peer{from}, Ports: tcp(readyPort, monitoringPort), Why: "The operator asks how far the configuration got."},
+		{From: Anyone(), To: []topology.Peer{from}, Ports: tcp(monitoringPort), Why: "Metrics of the control plane."},
+		{From: topology.Peer{Namespace: f.OperatorNamespace}, To: []topology.Peer{from}, Ports: tcp(readyPort, distributionPort), Why: "The operator asks how far the configuration got."},
 	}
 }
 

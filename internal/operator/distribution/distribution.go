@@ -7,23 +7,26 @@ package distribution
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 )
 
-// ErrNotServed is returned when a replica does not tell: it is of a version that
-// does not know the question.
-var ErrNotServed = errors.New("isthmusd does not report the distribution")
+// port where isthmusd answers.
+const port = "15016"
 
-// Port where isthmusd answers.
-const Port = 15014
+// Address where the replica with this IP answers.
+func Address(ip string) string { return net.JoinHostPort(ip, port) }
 
 // Proxy names a proxy by its pod.
 type Proxy struct{ Namespace, Name string }
@@ -48,12 +51,22 @@ func (r Report) Lagging(expected []Proxy) []Proxy {
 	return out
 }
 
-// HTTP asks over HTTP.
-type HTTP struct{ Client *http.Client }
+// ControlPlane is whom to ask.
+type ControlPlane struct {
+	// Name that every replica's certificate has, from a CA with this Root (PEM).
+	Name string
+	Root []byte
+	// Replicas are addresses of all of them.
+	Replicas []string
+}
 
-// New makes an HTTP that gives up on a replica after the time given.
-func New(timeout time.Duration) HTTP {
-	return HTTP{Client: &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}}
+// Client asks over TLS, with a token.
+type Client struct {
+	// Token is the file with a token of this program's account for
+	// topology.DistributionAudience; read for every question, as it is renewed.
+	Token string
+	// Timeout after which a replica is given up.
+	Timeout time.Duration
 }
 
 // standing is a proxy in isthmusd's answer.
@@ -63,48 +76,62 @@ type standing struct {
 	State     string `json:"state"`
 }
 
-// Ask asks the replicas at these addresses. One that does not answer is an error:
-// a proxy that only it knows must not count as absent.
-func (h HTTP) Ask(ctx context.Context, replicas []string, epoch string) (Report, error) {
-	if len(replicas) == 0 {
+// Ask asks every replica. One that does not answer is an error: a proxy that only
+// it knows must not count as absent.
+func (c Client) Ask(ctx context.Context, of ControlPlane, epoch string) (Report, error) {
+	if len(of.Replicas) == 0 {
 		return Report{}, errors.New("no replica of isthmusd runs")
 	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(of.Root) {
+		return Report{}, errors.New("the root certificate of isthmusd cannot be read")
+	}
+	token, err := os.ReadFile(c.Token)
+	if err != nil {
+		return Report{}, fmt.Errorf("read the token for isthmusd: %w", err)
+	}
+	client := &http.Client{Timeout: c.Timeout, Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: of.Name, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true,
+	}}
 	r := Report{Epoch: epoch}
-	for _, ip := range replicas {
-		proxies, err := h.one(ctx, ip, epoch)
+	for _, addr := range of.Replicas {
+		proxies, err := one(ctx, client, addr, epoch, strings.TrimSpace(string(token)))
 		if err != nil {
-			return Report{}, fmt.Errorf("ask isthmusd at %s: %w", ip, err)
+			return Report{}, fmt.Errorf("ask isthmusd at %s: %w", addr, err)
 		}
-		for _, p := range proxies {
-			id := Proxy{Namespace: p.Namespace, Name: p.Name}
-			switch p.State {
-			case "Acknowledged":
-				r.Acknowledged = append(r.Acknowledged, id)
-			case "Rejected":
-				r.Rejected = append(r.Rejected, id)
-			}
-		}
+		r.add(proxies)
 	}
 	return r, nil
 }
 
-func (h HTTP) one(ctx context.Context, ip, epoch string) ([]standing, error) {
-	url := "http://" + net.JoinHostPort(ip, strconv.Itoa(Port)) + "/distribution?epoch=" + epoch
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (r *Report) add(proxies []standing) {
+	for _, p := range proxies {
+		id := Proxy{Namespace: p.Namespace, Name: p.Name}
+		switch p.State {
+		case "Acknowledged":
+			r.Acknowledged = append(r.Acknowledged, id)
+		case "Rejected":
+			r.Rejected = append(r.Rejected, id)
+		}
+	}
+}
+
+func one(ctx context.Context, client *http.Client, addr, epoch, token string) ([]standing, error) {
+	target := url.URL{Scheme: "https", Host: addr, Path: "/distribution", RawQuery: url.Values{"epoch": {epoch}}.Encode()}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	res, err := h.Client.Do(req)
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	switch res.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return nil, ErrNotServed
-	default:
-		return nil, errors.New(res.Status)
+	if res.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(res.Body, 512)) // what arrived is enough for people
+		return nil, fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(why)))
 	}
 	var answer struct {
 		Proxies []standing `json:"proxies"`
