@@ -133,6 +133,8 @@ type mesh struct {
 	source *source
 	server *xds.Server
 	conn   *grpc.ClientConn
+	// dial makes a connection beside conn.
+	dial func(...grpc.DialOption) *grpc.ClientConn
 }
 
 // inBubble runs a test whose time passes only when everything is idle.
@@ -159,18 +161,21 @@ func start(t *testing.T, options ...func(*xds.Options)) *mesh {
 		defer close(done)
 		_ = g.Serve(lis)
 	}()
-	conn, err := grpc.NewClient("passthrough:///bufconn",
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return lis.Dial() }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.conn = conn
 	t.Cleanup(func() {
-		_ = conn.Close()
 		g.Stop()
 		<-done
 	})
+	m.dial = func(o ...grpc.DialOption) *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///bufconn", append(o,
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return lis.Dial() }),
+			grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	m.conn = m.dial()
 	return m
 }
 
