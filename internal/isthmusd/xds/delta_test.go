@@ -76,6 +76,27 @@ func TestUnservedTypesDoNotExist(t *testing.T) {
 	})
 }
 
+func TestTheTableOfNamesIsEmptyAndSentOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const names = "type.googleapis.com/istio.networking.nds.v1.NameTable"
+		m := start(t)
+		s, err := discovery.NewAggregatedDiscoveryServiceClient(m.conn).DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, &discovery.DeltaDiscoveryRequest{Node: node(cartNode), TypeUrl: names})
+		r, err := s.Recv()
+		if err != nil || r.GetTypeUrl() != names || len(r.GetResources()) != 1 || len(r.GetResources()[0].GetResource().GetValue()) != 0 {
+			t.Fatalf("got %v, %v", r, err)
+		}
+		send(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: names, ResponseNonce: r.GetNonce()})
+		send(t, s, &discovery.DeltaDiscoveryRequest{TypeUrl: resource.Cluster.URL()})
+		if r, err = s.Recv(); err != nil || r.GetTypeUrl() != resource.Cluster.URL() {
+			t.Errorf("after its acknowledgement comes %v, %v", r, err)
+		}
+	})
+}
+
 func TestEndpointsGoAgainAfterTheirCluster(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		m := start(t)

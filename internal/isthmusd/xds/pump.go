@@ -149,17 +149,6 @@ func (s *stream) pumpFollowers(now time.Time) error {
 	return nil
 }
 
-func (s *stream) pumpUnserved(time.Time) error {
-	for _, h := range s.unserved {
-		h.nonce = s.nextNonce()
-		if err := s.out.SendMsg(message(s.protocol, h, nil)); err != nil {
-			return err
-		}
-	}
-	s.unserved = nil
-	return nil
-}
-
 // send ships a batch and notes it as under way.
 func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) error {
 	if b.empty() {

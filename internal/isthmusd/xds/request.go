@@ -218,12 +218,3 @@ func (s *stream) subscribeWorld(w *watch, r request) {
 	}
 	w.answer = w.answer || (first && wildcardByDefault(w.typ))
 }
-
-// takeUnknown answers a type that is not served: names of it do not exist. A
-// client that waits for one goes on at once instead of after its timeout.
-func (s *stream) takeUnknown(r request) {
-	if s.protocol != Delta || len(r.subscribe) == 0 || len(r.url) > maxNodeID {
-		return
-	}
-	s.unserved = append(s.unserved, head{url: r.url, removed: r.subscribe})
-}

@@ -55,7 +55,7 @@ type stream struct {
 	// owed are services whose clusters were sent before their endpoints were asked for.
 	owed     map[string]struct{}
 	owedMost int
-	unserved []head
+	unserved []unserved
 	nonces   uint64
 
 	connected time.Time
