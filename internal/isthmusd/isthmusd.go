@@ -56,6 +56,8 @@ type Config struct {
 	// TokenKey is a file with the public key of tokens when there is no Kubernetes.
 	TokenKey string
 	Log      *slog.Logger
+	// Now tells the time by which watches stall; nil is the real one.
+	Now func() time.Time
 }
 
 // Addresses to serve on; an empty one is not served.
@@ -118,7 +120,7 @@ func New(ctx context.Context, cfg Config) (*Daemon, error) {
 		return nil, err
 	}
 	d.ingest = ingest.New(ingest.Options{
-		Store: d.store, Sink: d.commit, Log: cfg.Log.With("part", "ingest"), Metrics: d.metrics,
+		Store: d.store, Sink: d.commit, Log: cfg.Log.With("part", "ingest"), Metrics: d.metrics, Now: cfg.Now,
 	}, source)
 	if err := d.secure(ctx, kube); err != nil {
 		return nil, err

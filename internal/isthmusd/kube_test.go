@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,8 @@ type cluster struct {
 	core  kubernetes.Interface
 	istio istio.Interface
 	d     *Daemon
+	// ahead is how far the control plane's clock is ahead.
+	ahead atomic.Int64
 }
 
 // startCluster needs the programs that KUBEBUILDER_ASSETS names.
@@ -79,6 +82,7 @@ func (c *cluster) serve(t *testing.T) {
 		Kubernetes: config, Log: slog.New(slog.DiscardHandler),
 		Addresses: Addresses{HTTP: "127.0.0.1:0", SecureGRPC: "127.0.0.1:0", Distribution: "127.0.0.1:0"},
 		Operator:  "system:serviceaccount:default:operator",
+		Now:       func() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) },
 	})
 	if err != nil {
 		cancel()
@@ -180,6 +184,24 @@ func TestAnAPIServerIsServed(t *testing.T) {
 	c.issue(t, root)
 	c.distributed(t, root)
 	c.rotate(t, ns)
+	c.stall(t)
+}
+
+// stall lets the clock pass while the watches hear nothing. What one of them hears
+// meanwhile makes up for itself alone.
+func (c *cluster) stall(t *testing.T) {
+	t.Helper()
+	if code, body := get(t, c.d, "/ready"); code != 200 {
+		t.Errorf("before: %d %s", code, body)
+	}
+	c.ahead.Store(int64(91 * time.Second))
+	if code, body := get(t, c.d, "/ready"); code != 503 || !strings.Contains(body, "no progress in watch of ") {
+		t.Errorf("91 seconds later: %d %s", code, body)
+	}
+	c.ahead.Store(0)
+	if code, body := get(t, c.d, "/ready"); code != 200 {
+		t.Errorf("had it heard something: %d %s", code, body)
+	}
 }
 
 // token of an account, which is made.

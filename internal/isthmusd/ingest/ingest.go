@@ -18,6 +18,7 @@ package ingest
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -42,6 +43,8 @@ type Options struct {
 	Log  *slog.Logger
 	// Metrics are registered here when set.
 	Metrics prometheus.Registerer
+	// Now tells the time by which watches stall; nil is the real one.
+	Now func() time.Time
 }
 
 // Ingest commits what its sources deliver.
@@ -55,6 +58,9 @@ type Ingest struct {
 // New returns an Ingest of these sources.
 func New(o Options, sources ...Source) *Ingest {
 	q := newQueue(o.Log)
+	if o.Now != nil {
+		q.now = o.Now
+	}
 	for _, s := range sources {
 		s.Attach(q)
 	}
