@@ -13,8 +13,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/agent/bootstrap"
 	"github.com/isthmus-mesh/isthmus/internal/agent/proxy"
 	"github.com/isthmus-mesh/isthmus/internal/identity"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
 )
 
@@ -58,9 +61,9 @@ func newPlane(t *testing.T, ttl time.Duration) *plane {
 	serving, err := b.IssueServing(pki.ServingOptions{DNSNames: []string{serverName}, Validity: pki.Validity{Now: time.Now(), TTL: time.Hour}})
 	must(t, err)
 	p := &plane{bundle: b, ttl: ttl, streams: make(chan string, 100)}
-	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+	s := grpc.NewServer(grpc.Creds(authn.NewCredentials(&tls.Config{
 		Certificates: []tls.Certificate{*serving}, ClientCAs: b.Pool(), ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS12,
-	})))
+	}, nil)))
 	istioca.RegisterIstioCertificateServiceServer(s, p)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,6 +162,12 @@ func startPod(t *testing.T, p *plane) *pod {
 	})
 	must(t, err)
 	c.StatusListen = "127.0.0.1" + c.StatusListen
+	return run(t, c)
+}
+
+// run starts the agent; again, as the kubelet does with a container that ended.
+func run(t *testing.T, c Config) *pod {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	pd := &pod{config: c, status: "http://" + c.StatusListen, ended: make(chan error, 1), stop: cancel}
 	done := make(chan struct{})
@@ -261,6 +270,68 @@ func TestCertificateIsRenewedByItself(t *testing.T) {
 	if n := plane.byToken.Load(); n != 1 {
 		t.Errorf("%d certificates by token, want 1", n)
 	}
+	// The control plane ends connections with the certificate that opened them.
+	for n := range 3 {
+		if who := plane.stream(t); who != "spiffe://cluster.local/ns/shop/sa/cart" {
+			t.Errorf("stream %d came from %q", n, who)
+		}
+	}
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+}
+
+// stream is who opens the next discovery stream.
+func (p *plane) stream(t *testing.T) string {
+	t.Helper()
+	select {
+	case who := <-p.streams:
+		return who
+	case <-time.After(time.Minute):
+		t.Fatal("no discovery stream within a minute")
+		return ""
+	}
+}
+
+// TestAPodStartsAnewAfterACrash kills Envoy, and leaves behind what a killed agent
+// would: the container that the kubelet starts next has the same volumes.
+func TestAPodStartsAnewAfterACrash(t *testing.T) {
+	t.Parallel()
+	plane := newPlane(t, time.Hour)
+	p := startPod(t, plane)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	plane.stream(t)
+	must(t, syscall.Kill(envoyOf(t, p.config.Root), syscall.SIGKILL))
+	var exit *proxy.ExitError
+	if err := <-p.ended; !errors.As(err, &exit) || exit.Code == 0 {
+		t.Errorf("end: %v, want one that makes the kubelet start the container anew", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(p.config.Root, bootstrap.SDSSocket), Net: "unix"})
+	must(t, err)
+	l.SetUnlinkOnClose(false)
+	must(t, l.Close())
+
+	p = run(t, p.config)
+	p.get(t, http.MethodGet, "/healthz/ready", http.StatusOK)
+	if who := plane.stream(t); who != "spiffe://cluster.local/ns/shop/sa/cart" {
+		t.Errorf("the stream after the crash came from %q", who)
+	}
+}
+
+// envoyOf finds the Envoy that works in the directory root.
+func envoyOf(t *testing.T, root string) int {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(root)
+	must(t, err)
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	must(t, err)
+	for _, l := range links {
+		if dir, _ := os.Readlink(l); dir == root { // it may have ended
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(l)))
+			must(t, err)
+			return pid
+		}
+	}
+	t.Fatal("no Envoy")
+	return 0
 }
 
 func TestTokenHelpsWhenTheCertificateIsRefused(t *testing.T) {

@@ -176,7 +176,7 @@ func TestOnlyThePodEndsItself(t *testing.T) {
 }
 
 // application is one that has something to probe.
-func application(t *testing.T) (httpPort, grpcPort, closedPort int) {
+func application(t *testing.T) (httpPort, httpsPort, grpcPort, closedPort int) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -193,6 +193,8 @@ func application(t *testing.T) (httpPort, grpcPort, closedPort int) {
 		}
 	}))
 	t.Cleanup(s.Close)
+	secure := httptest.NewTLSServer(s.Config.Handler)
+	t.Cleanup(secure.Close)
 	g := grpc.NewServer()
 	h := health.NewServer()
 	h.SetServingStatus("down", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
@@ -208,19 +210,21 @@ func application(t *testing.T) (httpPort, grpcPort, closedPort int) {
 		t.Fatal(err)
 	}
 	_ = gone.Close()
-	return port(s.Listener), port(l), port(gone)
+	return port(s.Listener), port(secure.Listener), port(l), port(gone)
 }
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
 func TestProbes(t *testing.T) {
 	t.Parallel()
-	h, g, closed := application(t)
+	h, s, g, closed := application(t)
 	probers := map[string]string{
 		"/app-health/a/readyz":      fmt.Sprintf(`{"httpGet":{"path":"/ok","port":%d,"httpHeaders":[{"name":"Host","value":"app.example"},{"name":"X-Probe","value":"1"}]}}`, h),
 		"/app-health/a/livez":       fmt.Sprintf(`{"httpGet":{"path":"bad","port":"%d"},"timeoutSeconds":5}`, h),
 		"/app-health/a/moved":       fmt.Sprintf(`{"httpGet":{"path":"/moved","port":%d}}`, h),
 		"/app-health/a/away":        fmt.Sprintf(`{"httpGet":{"path":"/away","port":%d}}`, h),
+		"/app-health/a/secure":      fmt.Sprintf(`{"httpGet":{"path":"/ok","port":%d,"scheme":"HTTPS","httpHeaders":[{"name":"Host","value":"app.example"},{"name":"X-Probe","value":"1"}]}}`, s),
+		"/app-health/a/unsecure":    fmt.Sprintf(`{"httpGet":{"path":"/ok","port":%d,"scheme":"HTTPS"}}`, h),
 		"/app-health/b/livez":       fmt.Sprintf(`{"tcpSocket":{"port":%d}}`, h),
 		"/app-health/b/readyz":      fmt.Sprintf(`{"tcpSocket":{"port":%d}}`, closed),
 		"/app-health/c/livez":       fmt.Sprintf(`{"grpc":{"port":%d,"service":null}}`, g),
@@ -229,6 +233,7 @@ func TestProbes(t *testing.T) {
 	}
 	want := map[string]int{
 		"/app-health/a/readyz": 200, "/app-health/a/livez": 418, "/app-health/a/moved": 418, "/app-health/a/away": 302,
+		"/app-health/a/secure": 200, "/app-health/a/unsecure": 500,
 		"/app-health/b/livez": 200, "/app-health/b/readyz": 500,
 		"/app-health/c/livez": 200, "/app-health/c/readyz": 500,
 		"/app-lifecycle/a/prestopz": 418, "/app-health/x/livez": 404,
