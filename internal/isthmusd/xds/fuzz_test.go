@@ -116,6 +116,8 @@ func FuzzRequests(f *testing.F) {
 		&discovery.DeltaDiscoveryRequest{TypeUrl: resource.Cluster.URL()},
 		&discovery.DeltaDiscoveryRequest{TypeUrl: resource.Endpoint.URL(), ResourceNamesSubscribe: []string{"a", "x"}, InitialResourceVersions: map[string]string{"a": "1"}},
 		&discovery.DiscoveryRequest{TypeUrl: resource.Listener.URL(), ResponseNonce: "1"},
+		&discovery.DeltaDiscoveryRequest{TypeUrl: nameTable},
+		&discovery.DeltaDiscoveryRequest{TypeUrl: "istio.io/debug/syncz", ResourceNamesSubscribe: []string{"a"}},
 	} {
 		b, err := proto.Marshal(m)
 		if err != nil {
