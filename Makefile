@@ -61,7 +61,7 @@ envtest: tools ## every controller against a real API server
 	go run ./test/suite envtest
 
 .PHONY: e2e
-e2e: system build tools images ## the journeys in a real cluster
+e2e: system build tools images ## journeys, repair, newcomers and removal in a real cluster
 	go run ./test/suite e2e
 
 .PHONY: mutation

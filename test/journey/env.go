@@ -105,7 +105,9 @@ type Env struct {
 	// Namespace of control plane and gateways.
 	Namespace string
 
-	calls atomic.Int64
+	root     string
+	progress func(step string)
+	calls    atomic.Int64
 }
 
 // Nonce names one call, so that logs can be searched for it.

@@ -35,18 +35,47 @@ type Options struct {
 	// empty and 0 are the defaults of devcluster.
 	Name  string
 	Index int
+	// Flags are more flags of devcluster up, as of the kind of network.
+	Flags []string
 	// Progress is told each step before it begins.
 	Progress func(step string)
+}
+
+// Down takes down what Up brings up with these options, as far as it got.
+func (o Options) Down() error {
+	w, err := o.world(context.Background())
+	if err != nil {
+		return err
+	}
+	return w.down()
 }
 
 // Start brings a cluster up, installs the operator and applies a MeshTopology
 // of IngressOnly. The function that it returns takes down what Start brought up;
 // it is never nil.
 func Start(ctx context.Context, o Options) (*Env, func() error, error) {
-	nothing := func() error { return nil }
+	e, down, err := Up(ctx, o)
+	if err != nil {
+		return nil, down, err
+	}
+	for _, step := range []func(context.Context) error{
+		e.InstallOperator,
+		func(ctx context.Context) error { return e.InstallMesh(ctx, IngressOnly) },
+		e.StartCast,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, down, err
+		}
+	}
+	return e, down, nil
+}
+
+// Up brings a cluster up, and nothing in it but the outside where that is made of
+// pods. The function that it returns takes it down; it is never nil.
+func Up(ctx context.Context, o Options) (*Env, func() error, error) {
 	world, err := o.world(ctx)
 	if err != nil {
-		return nil, nothing, err
+		return nil, func() error { return nil }, err
 	}
 	o.Progress("starting the cluster (" + world.name() + ")")
 	kubeconfig, err := world.up(ctx)
@@ -57,39 +86,57 @@ func Start(ctx context.Context, o Options) (*Env, func() error, error) {
 	if err != nil {
 		return nil, world.down, err
 	}
-	e := &Env{Kube: k, Namespace: "isthmus-system"}
-	o.Progress("installing the operator")
-	manifest, err := exec.CommandContext(ctx, filepath.Join(o.Root, "bin/operator"), "manifests").Output()
+	e := &Env{Kube: k, Namespace: "isthmus-system", root: o.Root, progress: o.Progress}
+	e.Outside, err = world.outside(ctx, e)
+	return e, world.down, err
+}
+
+// OperatorManifest is what installs the operator.
+func (e *Env) OperatorManifest(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(e.root, "bin/operator"), "manifests").Output()
 	if err != nil {
-		return nil, world.down, fmt.Errorf("operator manifests: %w", err)
+		return "", fmt.Errorf("operator manifests: %w", err)
 	}
-	if err := k.Apply(ctx, string(manifest)); err != nil {
-		return nil, world.down, err
+	return string(out), nil
+}
+
+// InstallOperator installs the operator and waits for it.
+func (e *Env) InstallOperator(ctx context.Context) error {
+	e.progress("installing the operator")
+	manifest, err := e.OperatorManifest(ctx)
+	if err != nil {
+		return err
 	}
-	if err := k.PodsReady(ctx, "isthmus-operator", 60*time.Second); err != nil {
-		return nil, world.down, err
+	if err := e.Kube.Apply(ctx, manifest); err != nil {
+		return err
 	}
-	if e.Outside, err = world.outside(ctx, e); err != nil {
-		return nil, world.down, err
+	return e.Kube.PodsReady(ctx, OperatorNamespace, 60*time.Second)
+}
+
+// OperatorNamespace is where the operator runs.
+const OperatorNamespace = "isthmus-operator"
+
+// InstallMesh applies a MeshTopology and waits until it is ready.
+func (e *Env) InstallMesh(ctx context.Context, topology string) error {
+	e.progress("applying a MeshTopology: " + topology)
+	if err := e.Kube.Apply(ctx, e.Outside.Scene().Topology(topology)); err != nil {
+		return err
 	}
-	scene := e.Outside.Scene()
-	o.Progress("applying a MeshTopology: " + IngressOnly)
-	if err := k.Apply(ctx, scene.Topology(IngressOnly)); err != nil {
-		return nil, world.down, err
-	}
-	if err := e.awaitTopology(ctx, IngressOnly); err != nil {
-		return nil, world.down, err
-	}
-	o.Progress("starting the services and those who call them")
-	if err := k.Apply(ctx, scene.Manifest()); err != nil {
-		return nil, world.down, err
+	return e.awaitTopology(ctx, topology)
+}
+
+// StartCast starts everybody who takes part and waits for them.
+func (e *Env) StartCast(ctx context.Context) error {
+	e.progress("starting the services and those who call them")
+	if err := e.Kube.Apply(ctx, e.Outside.Scene().Manifest()); err != nil {
+		return err
 	}
 	for _, ns := range []string{Shop, Strangers} {
-		if err := k.PodsReady(ctx, ns, 120*time.Second); err != nil {
-			return nil, world.down, err
+		if err := e.Kube.PodsReady(ctx, ns, 120*time.Second); err != nil {
+			return err
 		}
 	}
-	return e, world.down, nil
+	return nil
 }
 
 // SwitchTo edits the one field and waits until the operator says that it holds.
@@ -179,7 +226,8 @@ type embeddedWorld struct{ embedded }
 func (w *embeddedWorld) name() string { return "embedded" }
 
 func (w *embeddedWorld) up(ctx context.Context) (string, error) {
-	if _, err := w.devcluster(ctx, "up", "--index", strconv.Itoa(w.index), "--kubeconfig", w.kubeconfig()); err != nil {
+	up := append([]string{"up", "--index", strconv.Itoa(w.index), "--kubeconfig", w.kubeconfig()}, w.flags...)
+	if _, err := w.devcluster(ctx, up...); err != nil {
 		return "", err
 	}
 	files, err := imageArchives(w.root)

@@ -23,6 +23,7 @@ type embedded struct {
 	root    string
 	cluster string
 	index   int
+	flags   []string
 }
 
 // defaultCluster is the name that devcluster uses unless told.
@@ -32,7 +33,7 @@ func newEmbedded(o Options) embedded {
 	if o.Name == "" {
 		o.Name = defaultCluster
 	}
-	return embedded{root: o.Root, cluster: o.Name, index: o.Index}
+	return embedded{root: o.Root, cluster: o.Name, index: o.Index, flags: o.Flags}
 }
 
 func (o embedded) devcluster(ctx context.Context, args ...string) (string, error) {

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +53,32 @@ func New(path string) (*Client, error) {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
 	cfg.QPS, cfg.Burst = 100, 200
+	return forConfig(cfg)
+}
+
+// As is a client that acts in somebody else's name, and may do everything.
+func (c *Client) As(user string) (*Client, error) {
+	cfg := rest.CopyConfig(c.Config)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters"}}
+	return forConfig(cfg)
+}
+
+// With is a client that has nothing but a token.
+func (c *Client) With(token string) (*Client, error) {
+	cfg := rest.AnonymousClientConfig(c.Config)
+	cfg.BearerToken = token
+	cfg.QPS, cfg.Burst = c.Config.QPS, c.Config.Burst
+	return forConfig(cfg)
+}
+
+// Heard is the client with somebody who hears the API server's warnings.
+func (c *Client) Heard(by rest.WarningHandler) (*Client, error) {
+	cfg := rest.CopyConfig(c.Config)
+	cfg.WarningHandler = by
+	return forConfig(cfg)
+}
+
+func forConfig(cfg *rest.Config) (*Client, error) {
 	typed, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
@@ -97,14 +122,15 @@ func (c *Client) Apply(ctx context.Context, manifest string) error {
 		return err
 	}
 	for _, o := range objs {
-		if err := c.applyOne(ctx, o); err != nil {
+		if err := c.ApplyObject(ctx, o); err != nil {
 			return fmt.Errorf("apply %s %s/%s: %w", o.GetKind(), o.GetNamespace(), o.GetName(), err)
 		}
 	}
 	return nil
 }
 
-func (c *Client) applyOne(ctx context.Context, o *unstructured.Unstructured) error {
+// ApplyObject applies one object.
+func (c *Client) ApplyObject(ctx context.Context, o *unstructured.Unstructured) error {
 	ri, err := c.Resource(ctx, o.GroupVersionKind(), o.GetNamespace())
 	if err != nil {
 		return err
@@ -175,14 +201,36 @@ func (c *Client) Run(ctx context.Context, namespace, pod, container string, comm
 	return out.String(), nil
 }
 
-// Logs returns a container's log from the given moment on.
+// Logs returns a container's log from the given moment on; all if that is zero.
 func (c *Client) Logs(ctx context.Context, namespace, pod, container string, since time.Time) (string, error) {
-	at := metav1.NewTime(since)
-	b, err := c.Typed.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container, SinceTime: &at}).DoRaw(ctx)
+	o := &corev1.PodLogOptions{Container: container}
+	if !since.IsZero() {
+		o.SinceTime = new(metav1.NewTime(since))
+	}
+	b, err := c.Typed.CoreV1().Pods(namespace).GetLogs(pod, o).DoRaw(ctx)
 	if err != nil {
 		return "", fmt.Errorf("log of %s/%s %s: %w", namespace, pod, container, err)
 	}
 	return string(b), nil
+}
+
+// AwaitLog waits until a container's log contains the text, and returns the log.
+func (c *Client) AwaitLog(ctx context.Context, namespace, pod, container, text string) (string, error) {
+	var log string
+	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		var err error
+		log, err = c.Logs(ctx, namespace, pod, container, time.Time{})
+		return err == nil && strings.Contains(log, text), nil
+	})
+	if err != nil {
+		return log, fmt.Errorf("%s of %s/%s logged nothing with %q: %w", container, namespace, pod, text, err)
+	}
+	return log, nil
+}
+
+// Namespace is the manifest of a namespace.
+func Namespace(name string) string {
+	return "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + name + "}\n"
 }
 
 // Pod finds a running pod that is not on its way out by label selector.
@@ -270,6 +318,11 @@ func (c *Client) Await(ctx context.Context, gvk schema.GroupVersionKind, namespa
 	return nil
 }
 
+// AwaitExists waits until there is an object of a kind of the core group.
+func (c *Client) AwaitExists(ctx context.Context, kind, namespace, name string, limit time.Duration) error {
+	return c.Await(ctx, corev1.SchemeGroupVersion.WithKind(kind), namespace, name, limit, func(*unstructured.Unstructured) (bool, string) { return true, "" })
+}
+
 // AwaitGone waits until the object is deleted.
 func (c *Client) AwaitGone(ctx context.Context, gvk schema.GroupVersionKind, namespace, name string, limit time.Duration) error {
 	ri, err := c.Resource(ctx, gvk, namespace)
@@ -298,36 +351,6 @@ func Condition(o *unstructured.Unstructured, kind string) (status, reason, messa
 		}
 	}
 	return "", "", ""
-}
-
-// Labelled lists every object of every served kind with the label, as
-// "Kind namespace/name", sorted.
-func (c *Client) Labelled(ctx context.Context, selector string) ([]string, error) {
-	lists, err := c.Typed.Discovery().ServerPreferredResources()
-	if err != nil {
-		return nil, fmt.Errorf("discover kinds: %w", err)
-	}
-	var out []string
-	for _, l := range lists {
-		gv, err := schema.ParseGroupVersion(l.GroupVersion)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range l.APIResources {
-			if !slices.Contains(r.Verbs, "list") {
-				continue
-			}
-			objs, err := c.Dynamic.Resource(gv.WithResource(r.Name)).List(ctx, metav1.ListOptions{LabelSelector: selector})
-			if err != nil {
-				return nil, fmt.Errorf("list %s: %w", r.Name, err)
-			}
-			for _, o := range objs.Items {
-				out = append(out, fmt.Sprintf("%s %s/%s", r.Kind, o.GetNamespace(), o.GetName()))
-			}
-		}
-	}
-	slices.Sort(out)
-	return out, nil
 }
 
 // AwaitNone waits until no pod of the namespace has the label.

@@ -48,7 +48,7 @@ func parts(root string) []part {
 		// Without a package named, go test shows what the tests print: the tally of rejections.
 		{name: "netlab", dir: "test/netlab", args: []string{"-race", "-timeout=20m"}},
 		{name: "mutation", args: []string{"./test/mutation/..."}},
-		{name: "e2e", args: []string{"-timeout=30m", "./test/e2e/..."}},
+		{name: "e2e", args: []string{"-timeout=30m", "-parallel=16", "./test/e2e"}},
 	}
 }
 
