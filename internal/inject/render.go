@@ -50,7 +50,7 @@ func (r *renderer) checkNames() error {
 	var bad []FieldError
 	if containerNamed(r.pod.Spec.InitContainers, InitContainer) >= 0 || containerNamed(r.pod.Spec.Containers, InitContainer) >= 0 {
 		bad = append(bad, FieldError{
-			Field: "spec.initContainers", Value: InitContainer, Reason: "the name is reserved for the container that injection adds",
+			Field: "spec.initContainers", Value: InitContainer, Reason: "the name is reserved for the container that injection adds: use another",
 		})
 	}
 	ours := map[string]bool{}
@@ -60,7 +60,7 @@ func (r *renderer) checkNames() error {
 	for i, v := range r.pod.Spec.Volumes {
 		if ours[v.Name] {
 			bad = append(bad, FieldError{
-				Field: fmt.Sprintf("spec.volumes[%d].name", i), Value: v.Name, Reason: "the name is reserved for a volume that injection adds",
+				Field: fmt.Sprintf("spec.volumes[%d].name", i), Value: v.Name, Reason: "the name is reserved for a volume that injection adds: use another",
 			})
 		}
 	}

@@ -139,15 +139,17 @@ func (f Facts) pods() *admissionv1.ValidatingAdmissionPolicy {
 		{Name: "creating", Expression: `request.operation == 'CREATE'`},
 		{Name: "debuggers", Expression: `request.?subResource.orValue('') == 'ephemeralcontainers' ? dyn(object.spec.?ephemeralContainers.orValue([])) : dyn([])`},
 	}...)
+	f.apply(p, "")
+	p.Spec.Variables = append(p.Spec.Variables, admissionv1.Variable{Name: "Proxy", Expression: f.rendered.offenders()})
+	proxy := violation("Proxy", `!variables.creating || size(variables.Proxy) == 0`,
+		"a container that calls itself "+inject.ProxyContainer+" or "+inject.InitContainer+" must be what injection renders: remove it from the pod, and the proxy is added by itself")
+	// After the key that changed the proxy, and before OptOut, which comes of another proxy too.
+	p.Spec.Validations = slices.Insert(p.Spec.Validations, len(p.Spec.Validations)-1, proxy)
+	p.Spec.Validations = append(p.Spec.Validations, f.images(), f.debugTarget())
+	// Last: what will be refused for ever is better told than what lasts a moment.
 	if f.Spec.Mode == v1alpha1.GuardEnforce {
 		p.Spec.Validations = append(p.Spec.Validations, f.closedStart())
 	}
-	p.Spec.Variables = append(p.Spec.Variables, admissionv1.Variable{Name: "Proxy", Expression: f.rendered.offenders()})
-	p.Spec.Validations = append(p.Spec.Validations,
-		violation("Proxy", `!variables.creating || size(variables.Proxy) == 0`,
-			"a container that calls itself "+inject.ProxyContainer+" or "+inject.InitContainer+" must be what injection renders: remove it from the pod, and the proxy is added by itself"),
-		f.images(), f.debugTarget())
-	f.apply(p, "")
 	return p
 }
 

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/inject"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
@@ -91,21 +92,25 @@ func (r rendered) offenders() string {
 		return containers + `.filter(c, !(` + condition + `)).map(c, '` + what + ` of ' + c.name)`
 	}
 	inits, sidecars, routers := named("inits", inject.InitContainer), named("inits", inject.ProxyContainer), named("apps", inject.ProxyContainer)
-	parts := []string{
-		differs(named("apps", inject.InitContainer), "place", "false"),
+	// What the annotations of rule ProxyKeys make injection render otherwise.
+	byKeys := []string{
 		differs(`variables.proxies`, "image", `c.image == `+quote(r.sidecar.Image)),
+		differs(inits, "args", args(r.initArgs())),
+		differs(sidecars, "volumeMounts", mounts(r.sidecar.VolumeMounts)),
+		differs(routers, "volumeMounts", mounts(r.router.VolumeMounts)),
+	}
+	parts := []string{
+		`('` + string(v1alpha1.RuleProxyKeys) + `' in variables.allowed ? [] : ` + strings.Join(byKeys, ` + `) + `)`,
+		differs(named("apps", inject.InitContainer), "place", "false"),
 		differs(`variables.proxies`, "command", `size(c.?command.orValue([])) == 0`),
 		differs(`variables.proxies`, "lifecycle and probes", `!has(c.lifecycle) && !has(c.livenessProbe) && !c.?readinessProbe.?exec.hasValue() && !c.?startupProbe.?exec.hasValue()`),
 		differs(`variables.proxies`, "environment", `size(c.?envFrom.orValue([])) == 0 && c.?env.orValue([]).all(e, !e.name.startsWith('LD_'))`),
-		differs(inits, "args", args(r.initArgs())),
 		differs(sidecars, "args", args(exactly(r.sidecar.Args))),
 		differs(routers, "args", args(exactly(r.router.Args))),
 		differs(inits, "securityContext", security(r.init.SecurityContext)),
 		differs(sidecars, "securityContext", security(r.sidecar.SecurityContext)),
 		differs(routers, "securityContext", security(r.router.SecurityContext)),
 		differs(inits, "volumeMounts", mounts(r.init.VolumeMounts)),
-		differs(sidecars, "volumeMounts", mounts(r.sidecar.VolumeMounts)),
-		differs(routers, "volumeMounts", mounts(r.router.VolumeMounts)),
 		r.volumeOffenders(),
 	}
 	return strings.Join(parts, ` + `)
