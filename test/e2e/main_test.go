@@ -137,6 +137,7 @@ func sideBySide(t *testing.T) {
 	switchTo(t, journey.EgressGateway)
 	for name, run := range map[string]func(*testing.T){
 		"a new namespace and all who live there": newcomers,
+		"a tenant who tries to get out":          tenant,
 		"a gateway that somebody scales":         scaled,
 	} {
 		t.Run(name, func(t *testing.T) {
