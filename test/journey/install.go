@@ -110,7 +110,7 @@ func (e *Env) InstallOperator(ctx context.Context) error {
 	if err := e.Kube.Apply(ctx, manifest); err != nil {
 		return err
 	}
-	return e.Kube.PodsReady(ctx, OperatorNamespace, 60*time.Second)
+	return e.Kube.PodsReady(ctx, OperatorNamespace, 3*time.Minute)
 }
 
 // OperatorNamespace is where the operator runs.
@@ -132,7 +132,7 @@ func (e *Env) StartCast(ctx context.Context) error {
 		return err
 	}
 	for _, ns := range []string{Shop, Strangers} {
-		if err := e.Kube.PodsReady(ctx, ns, 120*time.Second); err != nil {
+		if err := e.Kube.PodsReady(ctx, ns, 3*time.Minute); err != nil {
 			return err
 		}
 	}

@@ -61,7 +61,7 @@ func (o embedded) Log(ctx context.Context, host string, since time.Time) ([]Visi
 }
 
 func (o embedded) Call(ctx context.Context, args ...string) (Reply, error) {
-	out, err := o.devcluster(ctx, append([]string{"exec", "--outside", "--", filepath.Join(o.root, "bin/testapp")}, args...)...)
+	out, err := o.devcluster(ctx, append([]string{"exec", "--outside", "--", filepath.Join(o.root, "bin/testapp")}, patient(args)...)...)
 	return parseReply(out, err)
 }
 
