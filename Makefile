@@ -64,6 +64,10 @@ envtest: tools ## every controller against a real API server
 e2e: system build tools images ## journeys, repair, newcomers and removal in a real cluster
 	go run ./test/suite e2e
 
+.PHONY: e2e-full
+e2e-full: system build tools images ## power cut, and the wall on every kind of network (15 minutes)
+	go run ./test/suite e2e-full
+
 .PHONY: mutation
 mutation: generate-crds ## take every rule of the wall away: some case must notice
 	go run ./test/suite mutation

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command suite runs the tests in parts, cheapest first, and prints how long
-// each part took. Arguments name the parts to run; none means all.
+// each part took. Arguments name the parts to run; none means all but those that
+// run only when asked for.
 package main
 
 import (
@@ -27,6 +28,8 @@ type part struct {
 	dir     string
 	args    []string
 	env     []string
+	// asked is set where the part runs only if it is named.
+	asked bool
 }
 
 func main() {
@@ -49,6 +52,7 @@ func parts(root string) []part {
 		{name: "netlab", dir: "test/netlab", args: []string{"-race", "-timeout=20m"}},
 		{name: "mutation", args: []string{"./test/mutation/..."}},
 		{name: "e2e", args: []string{"-timeout=30m", "-parallel=16", "./test/e2e"}},
+		{name: "e2e-full", args: []string{"-timeout=40m", "-v", "./test/e2e/full"}, asked: true},
 	}
 }
 
@@ -66,7 +70,7 @@ func run(ctx context.Context, only []string) error {
 	var failed []string
 	var table strings.Builder
 	for _, p := range all {
-		if len(only) > 0 && !slices.Contains(only, p.name) {
+		if !slices.Contains(only, p.name) && (len(only) > 0 || p.asked) {
 			continue
 		}
 		start := time.Now()
