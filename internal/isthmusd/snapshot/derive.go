@@ -27,6 +27,9 @@ func (x *Txn) derive() {
 			x.workloads.touch(w)
 			x.touched.workloads = append(x.touched.workloads, w)
 		}
+		for _, row := range x.rows.list(byNode, name) {
+			x.touched.services[row.service] = struct{}{}
+		}
 	}
 	for _, w := range x.touched.workloads {
 		if w != nil {
@@ -54,14 +57,14 @@ func (x *Txn) touchServicesOf(w *model.Workload) {
 	}
 }
 
-// locality of a workload: its own, else its node's.
-func locality(w *model.Workload, node func(string) (*model.Node, bool)) string {
-	if w.Locality == "" && w.Node != "" {
-		if n, ok := node(w.Node); ok {
+// locality of what has none of its own is its node's.
+func locality(own, node string, nodes func(string) (*model.Node, bool)) string {
+	if own == "" && node != "" {
+		if n, ok := nodes(node); ok {
 			return n.Locality
 		}
 	}
-	return w.Locality
+	return own
 }
 
 func (x *Txn) deriveEndpoints(k model.ServiceKey, from selection) {
@@ -69,6 +72,7 @@ func (x *Txn) deriveEndpoints(k model.ServiceKey, from selection) {
 	var all []model.Endpoint
 	for _, row := range collect(x.rows.rows.Root(), serviceKey(k)+sep) {
 		for _, e := range row.endpoints {
+			e.Locality = locality(e.Locality, e.Node, x.nodes.get)
 			if e.Workload != "" {
 				if w, ok := x.workloads.get(e.Namespace + "/" + e.Workload); ok {
 					e = x.join(e, w)
@@ -103,7 +107,7 @@ func (x *Txn) join(e model.Endpoint, w *model.Workload) model.Endpoint {
 	if w.Proxied {
 		e.TLSMode = model.TLSIstio
 	}
-	if l := locality(w, x.nodes.get); l != "" {
+	if l := locality(w.Locality, w.Node, x.nodes.get); l != "" {
 		e.Locality = l
 	}
 	return e

@@ -38,16 +38,31 @@ func rowSchema() *schema[*endpointRow] {
 		table: rowsTable,
 		key:   func(r *endpointRow) string { return rowKey(r.service, r.source) },
 		equal: func(a, b *endpointRow) bool { return slices.EqualFunc(a.endpoints, b.endpoints, sameEndpoint) },
-		indexes: []indexer[*endpointRow]{{byWorkload, func(r *endpointRow) []string {
-			keys := make([]string, 0, len(r.endpoints))
-			for _, e := range r.endpoints {
-				if e.Workload != "" {
-					keys = append(keys, e.Namespace+"/"+e.Workload)
-				}
-			}
-			return unique(keys)
-		}}},
+		indexes: []indexer[*endpointRow]{
+			{byWorkload, func(r *endpointRow) []string {
+				return r.each(func(e model.Endpoint) string {
+					if e.Workload == "" {
+						return ""
+					}
+					return e.Namespace + "/" + e.Workload
+				})
+			}},
+			{byNode, func(r *endpointRow) []string {
+				return r.each(func(e model.Endpoint) string { return e.Node })
+			}},
+		},
 	}
+}
+
+// each lists what the row's endpoints have, unless that is nothing.
+func (r *endpointRow) each(of func(model.Endpoint) string) []string {
+	keys := make([]string, 0, len(r.endpoints))
+	for _, e := range r.endpoints {
+		if k := of(e); k != "" {
+			keys = append(keys, k)
+		}
+	}
+	return unique(keys)
 }
 
 func endpointSchema() *schema[*endpointSet] {

@@ -225,6 +225,40 @@ func TestCommitsComeInAnyOrder(t *testing.T) {
 	}
 }
 
+func TestEndpointsThatNameANodeAreWhereItIs(t *testing.T) {
+	t.Parallel()
+	svc := service("ns", "web", 1)
+	bare := []model.Endpoint{{Address: "10.0.0.1", Node: "node-1", Ready: true}}
+	node := func(locality string) func(*Txn) {
+		return func(x *Txn) { x.PutNode(&model.Node{Name: "node-1", Locality: locality}) }
+	}
+	slice := func(source string) func(*Txn) {
+		return func(x *Txn) { x.PutEndpoints(svc.ServiceKey, source, bare) }
+	}
+	for name, tc := range map[string]struct {
+		events []func(*Txn)
+		want   string
+	}{
+		"the node first":    {[]func(*Txn){node("r/z"), slice("s")}, "r/z"},
+		"the slice first":   {[]func(*Txn){slice("s"), node("r/z")}, "r/z"},
+		"a node that moves": {[]func(*Txn){node("r/y"), slice("s"), node("r/z")}, "r/z"},
+		"a node that goes":  {[]func(*Txn){node("r/z"), slice("s"), func(x *Txn) { x.DeleteNode("node-1") }}, ""},
+		"a slice that says what another has said, which goes": {[]func(*Txn){node("r/z"), slice("s"), slice("t"), func(x *Txn) { x.DeleteEndpoints(svc.ServiceKey, "s") }}, "r/z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore()
+			for _, e := range tc.events {
+				s.Commit(e)
+			}
+			es := s.Current().View(nil, nil).Endpoints(svc.ServiceKey)
+			if len(es) != 1 || es[0].Locality != tc.want {
+				t.Errorf("endpoints %+v, want one in %q", es, tc.want)
+			}
+		})
+	}
+}
+
 func TestNothingNewIsNoRevision(t *testing.T) {
 	t.Parallel()
 	s := newStore()
@@ -293,8 +327,11 @@ func randomEvent(r *rand.Rand) func(*Txn) {
 		func(x *Txn) { x.PutWorkload(w) },
 		func(x *Txn) { x.DeleteWorkload(w.Kind, w.Key) },
 		func(x *Txn) { x.PutNode(&model.Node{Name: w.Node, Locality: fmt.Sprint(i)}) },
+		func(x *Txn) { x.DeleteNode(w.Node) },
 		func(x *Txn) {
-			x.PutEndpoints(key, fmt.Sprint(n), []model.Endpoint{{Address: "1.1.1.1", Namespace: ns, Workload: w.Name, Ready: i > 1}})
+			x.PutEndpoints(key, fmt.Sprint(n), []model.Endpoint{
+				{Address: "1.1.1.1", Namespace: ns, Workload: w.Name, Ready: i > 1}, {Address: "2.2.2.2", Node: w.Node, Ready: true},
+			})
 		},
 		func(x *Txn) { x.DeleteEndpoints(key, fmt.Sprint(n)) },
 		func(x *Txn) { x.PutVirtualService(virtualService(ns, fmt.Sprint(n), i, host, hostOf(i+n))) },

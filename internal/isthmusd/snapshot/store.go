@@ -92,7 +92,7 @@ func (s *Snapshot) WorkloadsByIP(ip string) []*model.Workload {
 
 // placed gives a workload its node's locality unless it has one of its own.
 func (s *Snapshot) placed(w *model.Workload) *model.Workload {
-	l := locality(w, s.nodes.get)
+	l := locality(w.Locality, w.Node, s.nodes.get)
 	if l == w.Locality {
 		return w
 	}
