@@ -85,7 +85,7 @@ const noted = 2 * time.Second
 // allowed are the journeys that may give this result, without going into where
 // they lead; none if no proxy has a say. An error explains all others.
 func (c *Call) allowed(r probe.Result, w *world) ([]simulation.Journey, error) {
-	if c.unfollowed {
+	if c.counted {
 		return nil, nil
 	}
 	ask, err := c.request(r)
@@ -170,46 +170,62 @@ func (c *Call) timeout() time.Duration {
 	return 3 * time.Second
 }
 
-// sameWay tells whether what proxies noted is a journey's way. A proxy that only
-// closes a connection need not have noted it, and what goes on within a gateway
-// is not followed.
+// sameWay tells whether what proxies noted is a journey's way.
 func sameWay(j simulation.Journey, hops []probe.Hop) bool {
-	for _, want := range j.Hops {
+	for i, want := range j.Hops {
 		o := want.Outcome
 		switch {
-		case !o.Logged && o.Verdict != simulation.Closed:
-			return len(hops) == 0
-		case len(hops) == 0:
-			return o.Verdict == simulation.Closed || o.Verdict == simulation.Refused
-		case !sameHop(want, hops[0]):
+		case len(hops) > 0 && (o.Logged || o.Verdict == simulation.Closed) && sameHop(j, i, hops[0]):
+			hops = hops[1:]
+		case mustNote(j, i):
 			return false
-		case want.Endpoint.Internal != "":
-			return true
 		}
-		hops = hops[1:]
 	}
 	return len(hops) == 0
 }
 
+// mustNote tells whether a journey's hop is noted for sure, and as one of this
+// request. A proxy need not note a connection that it just closes, it notes one
+// that is kept for other requests when that ends, and bytes that come to it from
+// within cannot be told from others.
+func mustNote(j simulation.Journey, i int) bool {
+	o := j.Hops[i].Outcome
+	switch {
+	case !o.Logged || o.Verdict == simulation.Closed || o.Verdict == simulation.Refused:
+		return false
+	case o.HTTP():
+		return true
+	}
+	return i == 0 || !j.Hops[i-1].Outcome.HTTP() && j.Hops[i-1].Endpoint.Internal == ""
+}
+
 // expected is how many proxies have to note a journey.
 func expected(j simulation.Journey) int {
-	for i, h := range j.Hops {
-		if !h.Outcome.Logged || h.Outcome.Verdict == simulation.Closed {
-			return i
-		}
-		if h.Endpoint.Internal != "" {
-			return i + 1
+	n := 0
+	for i := range j.Hops {
+		if mustNote(j, i) {
+			n++
 		}
 	}
-	return len(j.Hops)
+	return n
 }
 
 // sameHop compares one proxy's doing with what it noted. Where it answers by itself
 // it may or may not have noted the route that it would have taken.
-func sameHop(want simulation.Hop, got probe.Hop) bool {
+func sameHop(j simulation.Journey, i int, got probe.Hop) bool {
+	want := j.Hops[i]
 	o := want.Outcome
+	peer := strings.Join(o.Peer, ",")
+	if i > 0 && j.Hops[i-1].Endpoint.Internal != "" {
+		if !got.At(j.Hops[i-1].Endpoint.Internal) {
+			return false
+		}
+		if got.Peer != "" { // the listener before has kept it
+			peer = strings.Join(j.Hops[i-1].Outcome.Peer, ",")
+		}
+	}
 	switch {
-	case want.Proxy != got.Proxy || strings.Join(o.Peer, ",") != got.Peer:
+	case want.Proxy != got.Proxy || peer != got.Peer:
 		return false
 	case o.Verdict == simulation.Closed && o.Cluster == "":
 		// Bytes have a cluster, and a connection to it, before the handshake that
@@ -251,7 +267,14 @@ func (c *Call) request(r probe.Result) (simulation.Request, error) {
 	case probe.HTTP2:
 		out.Protocol = simulation.HTTP2
 	case probe.HTTPS:
-		out.TLS = []simulation.TLS{{SNI: c.ask.SNI}}
+		layer := simulation.TLS{SNI: c.ask.SNI, Wanted: simulation.For(c.ask.SNI)}
+		if slices.Contains(c.flags, "--insecure") {
+			layer.Wanted = nil
+		}
+		if c.certificate != "" {
+			layer.Peer = []string{c.certificate}
+		}
+		out.TLS = []simulation.TLS{layer}
 	case probe.WS:
 		out.Upgrade = "websocket"
 		out.Headers["upgrade"], out.Headers["connection"] = []string{"websocket"}, []string{"Upgrade"}

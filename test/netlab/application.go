@@ -6,7 +6,6 @@ package netlab
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +42,7 @@ func (a application) Serve(r simulation.Request) simulation.Answer {
 	case a.pod.app == nil || kind == "":
 		return none
 	case kind == "https" && len(r.TLS) == 1 && r.Protocol != simulation.TCP:
-		if name := r.TLS[0].SNI; name != "" && !a.certified(name) {
+		if ok, err := r.TLS[0].Trusts(a.certificate()); err != nil || !ok {
 			return none
 		}
 		return a.web(r)
@@ -97,15 +96,13 @@ func (a application) web(r simulation.Request) simulation.Answer {
 	return out
 }
 
-// certified tells whether the application's certificate is for this name.
-func (a application) certified(name string) bool {
+// certificate holds the names in the application's.
+func (a application) certificate() []string {
 	p := a.pod
-	names := p.Hosts
-	if len(names) == 0 {
-		names = []string{p.App, p.App + "." + p.Namespace, p.App + "." + p.Namespace + ".svc." + clusterDomain}
+	if len(p.Hosts) > 0 {
+		return p.Hosts
 	}
-	_, parent, _ := strings.Cut(name, ".")
-	return slices.Contains(names, name) || slices.Contains(names, "*."+parent)
+	return []string{p.App, p.App + "." + p.Namespace, p.App + "." + p.Namespace + ".svc." + clusterDomain}
 }
 
 // appName is what the application calls itself.

@@ -27,10 +27,11 @@ type Call struct {
 	ask   probe.Probe
 	name  string
 	flags []string
-	// byCertificate: the evaluator cannot tell what comes of it.
-	byCertificate bool
-	// unfollowed is set by Unfollowed.
-	unfollowed bool
+	// certificate is the name in the one that is shown to the server.
+	certificate string
+	// counted: the application answers by how often it was asked, and the evaluator
+	// sees one request.
+	counted bool
 }
 
 // Ask is about to ask for what the URL says: http://b/path, http2://b/, https://b/,
@@ -67,13 +68,6 @@ func (c *Call) Header(name, value string) *Call {
 		c.ask.Headers = map[string]string{}
 	}
 	c.ask.Headers[name] = value
-	return c
-}
-
-// Unfollowed does without the simulation, which knows neither of tunnels nor of
-// requests that are seen within a gateway only.
-func (c *Call) Unfollowed() *Call {
-	c.unfollowed = true
 	return c
 }
 
@@ -151,9 +145,7 @@ func (c *Call) until(check func(probe.Result) error) probe.Result {
 		c.pod.lab.t.Fatalf("%s%s: %v", c.name, c.ask, err)
 	}
 	c.pod.lab.settled(c.ask, last)
-	if !c.byCertificate {
-		c.agree(last)
-	}
+	c.agree(last)
 	return last
 }
 

@@ -25,11 +25,11 @@ spec:
   resolution: DNS
   ports: [{number: 80, name: one}, {number: 443, name: two}, {number: 9000, name: three}]
 `)
-	a.Ask("http://api.example.com/").Unfollowed().Until(from(gw))
-	a.Ask("http2://api.example.com/").Unfollowed().Until(from(gw))
-	a.Ask("https://api.example.com/").Unfollowed().Until(from(gw))
-	a.Ask("tcp://api.example.com:9000").Unfollowed().Until(from(gw))
-	a.Ask("http://wrong.example.net/").Via(at + ":80").Unfollowed().Want(403)
-	a.Ask("https://wrong.example.net/").Via(at + ":443").Unfollowed().WantRefused()
+	a.Ask("http://api.example.com/").Until(from(gw))
+	a.Ask("http2://api.example.com/").Until(from(gw))
+	a.Ask("https://api.example.com/").Until(from(gw))
+	a.Ask("tcp://api.example.com:9000").Until(from(gw))
+	a.Ask("http://wrong.example.net/").Via(at + ":80").Want(403)
+	a.Ask("https://wrong.example.net/").Via(at + ":443").WantRefused()
 	gw.WantLog("BlackHoleCluster", "wrong.example.net", "spiffe://cluster.local/ns/default/sa/a")
 }

@@ -4,8 +4,12 @@
 package netlab
 
 import (
+	"cmp"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
@@ -27,24 +31,65 @@ func (l *Lab) Hop(r probe.Result) probe.Hop {
 	return hops[0]
 }
 
-// hops are what proxies have noted of a request so far, in its order. A hop within
-// a gateway, from one of its listeners to another, ends the list.
+// hops are what proxies have noted of a request so far, in its order. A connection
+// that is kept for others is noted when it ends, so it may be missing. Within a
+// proxy, connections have no ports to tell them by: requests are found by their ID,
+// tunnels by where they lead, and bytes not at all.
 func (l *Lab) hops(r probe.Result) []probe.Hop {
 	var out []probe.Hop
-	for from, to := r.Local, r.Remote; from != ""; {
-		h, ok := l.hop(from, to)
+	all := l.noted()
+	from, to := r.Local, r.Remote
+	for {
+		h, ok := last(all, func(h probe.Hop) bool { return h.Downstream == from && h.Original == to })
+		if !ok && len(out) > 0 {
+			h, ok = last(all, beyond(out))
+		}
 		if !ok {
-			break
+			return out
 		}
 		out = append(out, h)
 		from, to = h.Left, h.Upstream
 	}
-	return out
 }
 
-// hop is the last one of that connection, for ports are used again: also at once, by
-// an application and its proxy, so that it takes both ends to tell.
-func (l *Lab) hop(downstream, original string) (out probe.Hop, found bool) {
+// beyond finds the hop after those, where it has no connection of its own.
+func beyond(hops []probe.Hop) func(probe.Hop) bool {
+	first, h := hops[0], hops[len(hops)-1]
+	id := ""
+	for _, one := range hops {
+		id = cmp.Or(one.ID, id)
+	}
+	return func(next probe.Hop) bool {
+		switch {
+		case h.Inside() || h.Method == http.MethodConnect:
+			return false
+		case id != "":
+			return next.ID == id && next.Inside()
+		}
+		return h.Within() && next.Method == http.MethodConnect && next.Authority == first.Original && sameHost(next.Downstream, first.Downstream)
+	}
+}
+
+func sameHost(a, b string) bool {
+	one, _, err := net.SplitHostPort(a)
+	other, _, otherErr := net.SplitHostPort(b)
+	return one == other && err == nil && otherErr == nil
+}
+
+// last is the latest that fits: ports are used again, also at once, by an
+// application and its proxy.
+func last(all []probe.Hop, fits func(probe.Hop) bool) (probe.Hop, bool) {
+	for _, h := range slices.Backward(all) {
+		if fits(h) {
+			return h, true
+		}
+	}
+	return probe.Hop{}, false
+}
+
+// noted is all that proxies have noted so far.
+func (l *Lab) noted() []probe.Hop {
+	var out []probe.Hop
 	for _, p := range l.pods {
 		if p.agent == nil {
 			continue
@@ -52,13 +97,10 @@ func (l *Lab) hop(downstream, original string) (out probe.Hop, found bool) {
 		b, err := os.ReadFile(p.agent.log)
 		l.must(err)
 		for line := range strings.Lines(string(b)) {
-			if !strings.Contains(line, downstream) {
-				continue
-			}
-			if h, ok := probe.ParseHop(p.Name, line); ok && h.Downstream == downstream && h.Original == original {
-				out, found = h, true
+			if h, ok := probe.ParseHop(p.Name, line); ok {
+				out = append(out, h)
 			}
 		}
 	}
-	return out, found
+	return out
 }

@@ -29,9 +29,6 @@ type question struct {
 	// Insecure trusts any.
 	Certificate string `json:"certificate"`
 	Insecure    bool   `json:"insecure"`
-	// ByCertificate says that a certificate decides what comes of it, and the
-	// evaluator of configuration looks at none.
-	ByCertificate bool `json:"byCertificate"`
 
 	// Status is the answer's; without it the request must just succeed.
 	Status  int  `json:"status"`
@@ -60,12 +57,11 @@ func (q question) ask(l *Lab) {
 	}
 	c.ask.SNI = cmp.Or(q.SNI, c.ask.SNI)
 	c.ask.Headers = q.Headers
-	c.byCertificate = q.ByCertificate || q.Insecure || q.Certificate != ""
-	// An application that fails so many times counts; the evaluator sees one request.
-	c.unfollowed = strings.Contains(q.Ask, "fail=")
+	c.counted = strings.Contains(q.Ask, "fail=")
 	if q.Certificate != "" {
 		cert, key, err := l.outside.issue(q.Certificate)
 		l.must(err)
+		c.certificate = q.Certificate
 		c.With("--cert", cert, "--key", key)
 	}
 	if q.Insecure {

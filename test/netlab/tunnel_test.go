@@ -51,12 +51,12 @@ func TestRangesOfAddressesInEveryTopology(t *testing.T) {
 			}
 			inside, outside := lab.Host("one.example.com"), lab.Host("two.example.com")
 			lab.Apply(ranges)
-			r := a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(caller))
+			r := a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(caller))
 			if r.By() != "one.example.com" {
 				t.Errorf("%s answered", r.By())
 			}
-			a.Ask("tcp://" + outside.IP.String() + ":9000").Unfollowed().WantRefused()
-			a.Ask("tcp://" + inside.IP.String() + ":8080").Unfollowed().WantRefused()
+			a.Ask("tcp://" + outside.IP.String() + ":9000").WantRefused()
+			a.Ask("tcp://" + inside.IP.String() + ":8080").WantRefused()
 		})
 	}
 }
@@ -67,10 +67,10 @@ func TestALongConnectionToARangeOutlivesItsTopology(t *testing.T) {
 	gw, a := lab.EgressGateway(), lab.Pod("a")
 	inside := lab.Host("one.example.com")
 	lab.Apply(ranges)
-	a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(gw))
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(gw))
 	line := a.Hold("tcp://" + inside.IP.String() + ":9000")
 	lab.Configure(setTopology(topology.SidecarEgress))
-	a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(a))
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(a))
 	if _, err := line.Echo("still there"); err != nil {
 		t.Errorf("a long connection did not outlive the move: %v", err)
 	}
@@ -98,8 +98,8 @@ kind: VirtualService
 metadata: {name: wide}
 spec: {hosts: [wide.internal], tcp: [{route: [{destination: {host: databases.internal, port: {number: 9000}}}]}]}
 `)
-	a.Ask("tcp://" + inside.IP.String() + ":9000").Unfollowed().Until(from(gw))
-	a.Ask("tcp://" + outside.IP.String() + ":9000").Unfollowed().WantRefused()
+	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(gw))
+	a.Ask("tcp://" + outside.IP.String() + ":9000").WantRefused()
 	gw.WantLog("BlackHoleCluster", outside.IP.String()+":9000")
 	if log := outside.AppLog(); strings.Contains(log, "tcp") {
 		t.Errorf("an address of another entry was called:\n%s", log)

@@ -16,10 +16,11 @@ import (
 // connection is what is known of one when its filter chain is chosen.
 type connection struct {
 	source, destination netip.AddrPort
-	internal            bool
-	serverName          string
-	transport           string
-	protocols           []string
+	// internal ones have no destination until a listener filter gives them one.
+	internal   bool
+	serverName string
+	transport  string
+	protocols  []string
 }
 
 // criterion is one step of the choice. fit says how specifically a chain matches,
@@ -94,7 +95,7 @@ func fitPort(m *listenerv3.FilterChainMatch, c connection) (int, bool) {
 	if m.GetDestinationPort() == nil {
 		return 0, true
 	}
-	return 1, !c.internal && uint32(c.destination.Port()) == m.DestinationPort.Value
+	return 1, uint32(c.destination.Port()) == m.DestinationPort.Value
 }
 
 func fitDestination(m *listenerv3.FilterChainMatch, c connection) (int, bool) {

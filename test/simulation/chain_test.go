@@ -55,7 +55,7 @@ func TestFilterChainMatch(t *testing.T) {
 		"a client of the same address is local":       {chains: []string{"{source_type: SAME_IP_OR_LOOPBACK}", "{source_type: EXTERNAL}"}, conn: func(c *connection) { c.source = c.destination }, want: "0"},
 		"the source's range, then its port":           {chains: []string{"{source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}", "{source_ports: [4000]}", "{}"}, want: "0"},
 		"a source port beats none":                    {chains: []string{"{}", "{source_ports: [1, 4000]}"}, want: "1"},
-		"an internal connection has no port to match": {chains: []string{"{destination_port: 80}", "{}"}, conn: func(c *connection) { c.internal = true }, want: "1"},
+		"an internal connection has no port to match": {chains: []string{"{destination_port: 80}", "{}"}, conn: func(c *connection) { c.internal, c.destination = true, netip.AddrPort{} }, want: "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,6 +19,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/catalog"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
@@ -65,18 +66,11 @@ func TestWhatIsthmusdMakesIsDecided(t *testing.T) {
 	}
 }
 
-// notYet is the one thing that isthmusd makes and the evaluator does not follow:
-// CONNECT through the egress gateway, for ranges of addresses.
-const notYet = "a tunnel of tcp_proxy is not modelled"
-
 func decided(t *testing.T, c *Config, r Request) {
 	t.Helper()
 	var sum float64
 	for _, o := range Evaluate(c, r) {
 		sum += o.Share
-		if strings.Contains(o.Explain(), notYet) {
-			continue
-		}
 		if o.Verdict == Undecided || o.Verdict == "" {
 			t.Errorf("undecided:\n%s", o.Explain())
 		}
@@ -142,6 +136,7 @@ func requestsFor(t *testing.T, c *Config, l *listenerv3.Listener) []Request {
 	}
 	if l.GetInternalListener() != nil {
 		base.Internal = l.Name
+		base.State = map[string]string{restoredState: "198.51.100.1:5432", ir.DialledState: "198.51.100.1:5432"}
 	}
 	for _, name := range append(serverNames(l), "unknown.example") {
 		for _, layer := range []TLS{{SNI: name}, {SNI: name, ALPN: []string{"istio-http/1.1", "istio", "h2"}, Peer: []string{"spiffe://cluster.local/ns/default/sa/a"}}} {
@@ -149,6 +144,8 @@ func requestsFor(t *testing.T, c *Config, l *listenerv3.Listener) []Request {
 			r.Protocol, r.TLS = TCP, []TLS{layer}
 			add(r)
 			r.Protocol, r.Authority = HTTP2, name
+			add(r)
+			r.Method, r.Authority, r.Carried = "CONNECT", "198.51.100.1:5432", &Request{Protocol: TCP}
 			add(r)
 		}
 	}

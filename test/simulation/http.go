@@ -5,6 +5,7 @@ package simulation
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -110,6 +111,9 @@ func removeDots(path string) string {
 // upgradeRefused answers for upgrades that nobody allows.
 func (x *run) upgradeRefused(m *hcmv3.HttpConnectionManager, r *routev3.RouteAction) bool {
 	up := strings.ToLower(x.req.Upgrade)
+	if x.req.Method == http.MethodConnect {
+		up = "connect"
+	}
 	if up == "" {
 		return false
 	}
@@ -179,8 +183,10 @@ func (x *run) httpFilter(f *hcmv3.HttpFilter, at chosen) error {
 		if ok {
 			m = per
 		}
-		x.keepState(m.GetOnRequestHeaders())
-		return err
+		if err != nil {
+			return err
+		}
+		return x.keepState(m.GetOnRequestHeaders())
 	case *dfpv3.FilterConfig:
 		x.dynamicHost()
 		return nil

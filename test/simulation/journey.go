@@ -124,8 +124,14 @@ type traveller struct {
 // arrive ends a journey.
 func (t *traveller) arrive(j Journey, a Answer) {
 	j.End = a
+	through := false // a tunnel, out of which the answer comes
 	for i := len(j.Hops) - 1; i >= 0; i-- {
-		a = passedBack(j.Hops[i].Outcome, a)
+		o := j.Hops[i].Outcome
+		through = through || o.ends && o.Verdict == Forwarded
+		if o.opens && !through && a.Undecided == "" {
+			a = Answer{Closed: true, After: a.After}
+		}
+		a = passedBack(o, a)
 	}
 	j.Answer = a
 	t.done = append(t.done, j)
@@ -136,7 +142,7 @@ func passedBack(o Outcome, a Answer) Answer {
 	if o.Verdict != Forwarded || a.Undecided != "" {
 		return a
 	}
-	if !o.http {
+	if !o.http || o.ends {
 		return a
 	}
 	if a.Closed {
@@ -170,6 +176,7 @@ func (t *traveller) connect(from Sender, r Request, j Journey) {
 
 // pass goes through a proxy.
 func (t *traveller) pass(p *Proxy, r Request, j Journey) {
+	r.Certificate = p.Identity
 	for _, o := range Evaluate(p.Config, r) {
 		next := Journey{Share: j.Share * o.Share, Hops: append(j.Hops[:len(j.Hops):len(j.Hops)], Hop{Proxy: p.Name, Outcome: o})}
 		switch {

@@ -90,7 +90,10 @@ func (x *run) walk() error {
 	if l == nil {
 		return nil
 	}
-	x.conn = connection{source: x.req.Source, destination: x.local(), internal: x.req.Internal != ""}
+	x.conn = connection{source: x.req.Source, internal: x.req.Internal != ""}
+	if !x.conn.internal {
+		x.conn.destination = x.local()
+	}
 	if err := x.inspect(l); err != nil || x.out.Verdict != "" {
 		return err
 	}
@@ -242,6 +245,10 @@ func (x *run) inspect(l *listenerv3.Listener) error {
 }
 
 func (x *run) restore() {
+	if x.conn.internal {
+		x.restoreFromState()
+		return
+	}
 	if x.req.Accepted.IsValid() && x.req.Accepted != x.req.Destination {
 		x.conn.destination, x.restored = x.req.Destination, true
 	}

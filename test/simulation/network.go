@@ -55,6 +55,9 @@ func (x *run) terminate(s *corev3.TransportSocket) error {
 	t := x.req.TLS[0]
 	x.req.TLS = x.req.TLS[1:]
 	x.secure, x.sni = true, strings.ToLower(t.SNI)
+	if err := x.present(ctx, t); err != nil || x.out.Verdict != "" {
+		return err
+	}
 	if err := x.identify(ctx, t); err != nil || x.out.Verdict != "" {
 		return err
 	}
@@ -62,12 +65,42 @@ func (x *run) terminate(s *corev3.TransportSocket) error {
 	return nil
 }
 
-// identify checks the client's certificate.
-func (x *run) identify(ctx *tlsv3.DownstreamTlsContext, t TLS) error {
-	common := ctx.GetCommonTlsContext()
+// meshCertificate is the name of the secret with a proxy's own certificate.
+const meshCertificate = "default"
+
+// present shows the server's certificate, as far as its names are known.
+func (x *run) present(ctx *tlsv3.DownstreamTlsContext, t TLS) error {
+	own := slices.ContainsFunc(ctx.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs(), func(s *tlsv3.SdsSecretConfig) bool {
+		return s.GetName() == meshCertificate
+	})
+	if !own || len(x.req.Certificate) == 0 {
+		return nil
+	}
+	ok, err := t.Trusts(x.req.Certificate)
+	if err == nil && !ok {
+		x.end(Closed, "the client wants %v, the certificate is for %q", t.Wanted, x.req.Certificate)
+	}
+	return err
+}
+
+// validation is what a side of TLS demands of the other's certificate, nil for nothing.
+func validation(common *tlsv3.CommonTlsContext) (*tlsv3.CertificateValidationContext, error) {
 	v := common.GetValidationContext()
 	if c := common.GetCombinedValidationContext(); c != nil {
 		v = c.GetDefaultValidationContext()
+	}
+	if len(v.GetVerifyCertificateSpki())+len(v.GetVerifyCertificateHash()) > 0 {
+		return nil, notModelled("a pinned certificate")
+	}
+	return v, nil
+}
+
+// identify checks the client's certificate.
+func (x *run) identify(ctx *tlsv3.DownstreamTlsContext, t TLS) error {
+	common := ctx.GetCommonTlsContext()
+	v, err := validation(common)
+	if err != nil {
+		return err
 	}
 	asks := v != nil || common.GetValidationContextSdsSecretConfig() != nil
 	required := ctx.GetRequireClientCertificate().GetValue()
@@ -77,32 +110,38 @@ func (x *run) identify(ctx *tlsv3.DownstreamTlsContext, t TLS) error {
 		}
 		return nil
 	}
-	x.peer, x.out.Peer = t.Peer, t.Peer
-	ok, err := matchesSAN(v, t.Peer)
+	x.peer, x.out.Peer = t.Peer, uris(t.Peer)
+	ok, err := matchesSAN(v.GetMatchTypedSubjectAltNames(), t.Peer)
 	if err == nil && !ok {
 		x.end(Closed, "no name of the client's certificate (%q) is accepted", t.Peer)
 	}
 	return err
 }
 
-func matchesSAN(v *tlsv3.CertificateValidationContext, peer []string) (bool, error) {
-	wanted := v.GetMatchTypedSubjectAltNames()
+func matchesSAN(wanted []*tlsv3.SubjectAltNameMatcher, names []string) (bool, error) {
 	if len(wanted) == 0 {
 		return true, nil
 	}
-	for _, w := range wanted {
-		for _, p := range peer {
-			isURI := strings.Contains(p, "://")
-			if isURI != (w.GetSanType() == tlsv3.SubjectAltNameMatcher_URI) {
-				continue
-			}
-			if ok, err := matchString(w.GetMatcher(), p); ok || err != nil {
-				return ok, err
-			}
-		}
-	}
-	return false, nil
+	return anyOf(wanted, func(w *tlsv3.SubjectAltNameMatcher) (bool, error) {
+		return anyOf(names, func(name string) (bool, error) { return matchName(w, name) })
+	})
 }
+
+// matchName holds one name of a certificate against what is wanted. The star of a
+// host's name stands for its first label.
+func matchName(w *tlsv3.SubjectAltNameMatcher, name string) (bool, error) {
+	uri := isURI(name)
+	if uri != (w.GetSanType() == tlsv3.SubjectAltNameMatcher_URI) {
+		return false, nil
+	}
+	if parent, star := strings.CutPrefix(name, "*."); star && !uri && w.GetMatcher().GetExact() != "" {
+		_, under, _ := strings.Cut(w.GetMatcher().GetExact(), ".")
+		return strings.EqualFold(parent, under), nil
+	}
+	return matchString(w.GetMatcher(), name)
+}
+
+func isURI(name string) bool { return strings.Contains(name, "://") }
 
 func (x *run) networkFilter(f *listenerv3.Filter) error {
 	a := f.GetTypedConfig()
@@ -117,8 +156,7 @@ func (x *run) networkFilter(f *listenerv3.Filter) error {
 	case *netrbacv3.RBAC:
 		return x.networkRBAC(m)
 	case *netstatev3.Config:
-		x.keepState(slices.Concat(m.GetOnNewConnection(), m.GetOnDownstreamTlsHandshake()))
-		return nil
+		return x.keepState(slices.Concat(m.GetOnNewConnection(), m.GetOnDownstreamTlsHandshake()))
 	case *snidfpv3.FilterConfig:
 		return x.dynamicSNI(m)
 	case *tcpv3.TcpProxy:
@@ -162,15 +200,12 @@ func (x *run) networkRBAC(m *netrbacv3.RBAC) error {
 	return nil
 }
 
-// keepState sets filter state, as far as its text is known here.
-func (x *run) keepState(values []*statev3.FilterStateValue) {
+// keepState sets filter state.
+func (x *run) keepState(values []*statev3.FilterStateValue) error {
 	for _, v := range values {
-		text := v.GetFormatString().GetTextFormatSource().GetInlineString()
-		for command, value := range map[string]string{
-			"%DOWNSTREAM_PEER_URI_SAN%": strings.Join(x.peer, ","),
-			"%REQUESTED_SERVER_NAME%":   x.sni,
-		} {
-			text = strings.ReplaceAll(text, command, value)
+		text, err := x.format(v.GetFormatString().GetTextFormatSource().GetInlineString())
+		if err != nil {
+			return err
 		}
 		if x.req.State == nil {
 			x.req.State = map[string]string{}
@@ -181,6 +216,7 @@ func (x *run) keepState(values []*statev3.FilterStateValue) {
 			x.alpn = strings.Split(text, ",")
 		}
 	}
+	return nil
 }
 
 // alpnState overrides the protocols that a cluster offers.
@@ -196,8 +232,10 @@ func (x *run) dynamicSNI(m *snidfpv3.FilterConfig) error {
 }
 
 func (x *run) tcpProxy(m *tcpv3.TcpProxy) error {
-	if m.GetTunnelingConfig() != nil {
-		return notModelled("a tunnel of tcp_proxy")
+	if t := m.GetTunnelingConfig(); t != nil {
+		if err := x.openTunnel(t); err != nil {
+			return err
+		}
 	}
 	x.out.Logged = len(m.GetAccessLog()) > 0
 	cluster := m.GetCluster()

@@ -50,7 +50,7 @@ type Outcome struct {
 	Endpoints []Endpoint
 	// Forward is the request as it is sent on; see Upstream.
 	Forward Request
-	// Peer is who the outermost TLS that ended here says the client is.
+	// Peer is who the outermost TLS that ended here says the client is, by its URIs.
 	Peer []string
 
 	// Timeout for the whole answer, 0 for none, and for each try.
@@ -68,9 +68,11 @@ type Outcome struct {
 	// Trace says what was looked at and why it was taken, a line each.
 	Trace []string
 
-	http  bool
-	alpn  []string
-	owner *Config
+	http bool
+	// opens tells that the bytes go on in a tunnel, ends that they come out of one.
+	opens, ends bool
+	alpn        []string
+	owner       *Config
 }
 
 // Endpoint is where a cluster may send a request.

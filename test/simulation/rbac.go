@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 )
@@ -143,9 +142,13 @@ func (x *run) authenticated(a *rbacv3.Principal_Authenticated) (bool, error) {
 	if a.GetPrincipalName() == nil {
 		return true, nil
 	}
-	uris := slices.DeleteFunc(slices.Clone(x.peer), func(s string) bool { return !strings.Contains(s, "://") })
-	if len(uris) == 0 {
-		uris = x.peer
+	names := uris(x.peer)
+	if len(names) == 0 {
+		names = x.peer
 	}
-	return anyOf(uris, func(s string) (bool, error) { return matchString(a.GetPrincipalName(), s) })
+	return anyOf(names, func(s string) (bool, error) { return matchString(a.GetPrincipalName(), s) })
+}
+
+func uris(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(s string) bool { return !isURI(s) })
 }

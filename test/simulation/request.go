@@ -9,6 +9,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
 // Ports to which a pod's traffic is redirected.
@@ -34,8 +37,26 @@ const (
 type TLS struct {
 	SNI  string
 	ALPN []string
-	// Peer holds the URI names of the client's certificate; empty if it shows none.
+	// Peer holds the names in the client's certificate; empty if it shows none.
 	Peer []string
+	// Wanted are names of which the server's certificate must have one; it may be
+	// for anybody if there are none.
+	Wanted []*tlsv3.SubjectAltNameMatcher
+}
+
+// Trusts tells whether the client goes on with a server whose certificate has these
+// names. Whether the certificate is genuine is not looked into.
+func (t TLS) Trusts(names []string) (bool, error) { return matchesSAN(t.Wanted, names) }
+
+// For is what a client wants that calls the server by this name.
+func For(name string) []*tlsv3.SubjectAltNameMatcher {
+	if name == "" {
+		return nil
+	}
+	return []*tlsv3.SubjectAltNameMatcher{{
+		SanType: tlsv3.SubjectAltNameMatcher_DNS,
+		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name}},
+	}}
 }
 
 // Request is a virtual one: a connection, and what is first sent on it.
@@ -62,6 +83,11 @@ type Request struct {
 	Upgrade string
 	// State that came along from another listener of the same proxy.
 	State map[string]string
+	// Carried is what a CONNECT is made for.
+	Carried *Request
+	// Certificate holds the names in the mesh's certificate of the proxy that it
+	// comes to; without them it is taken for the one that the client wants.
+	Certificate []string
 }
 
 // Outbound is the request as the redirect in the client's pod hands it over.
@@ -119,6 +145,9 @@ func (r Request) String() string {
 	var b strings.Builder
 	if r.isHTTP() {
 		fmt.Fprintf(&b, "%s %s %s%s ", r.Protocol, r.Method, r.Authority, r.Path)
+		if r.Carried != nil {
+			b.WriteString("for bytes ")
+		}
 		if r.Upgrade != "" {
 			fmt.Fprintf(&b, "(%s) ", r.Upgrade)
 		}

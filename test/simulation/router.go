@@ -117,6 +117,7 @@ func (x *run) route(at chosen, a *routev3.RouteAction) error {
 		return err
 	}
 	x.limits(at, a)
+	x.endTunnel(a)
 	for _, p := range a.GetRequestMirrorPolicies() {
 		if p.GetRuntimeFraction() == nil || p.GetRuntimeFraction().GetDefaultValue().GetNumerator() > 0 {
 			x.out.Mirrors = append(x.out.Mirrors, p.GetCluster())

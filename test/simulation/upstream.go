@@ -5,6 +5,7 @@ package simulation
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -30,7 +31,7 @@ func (o Outcome) Upstream(e Endpoint, to netip.AddrPort, identity []string) (Req
 			return r, err
 		}
 	}
-	if o.http {
+	if o.speaksHTTP() {
 		if err := setProtocol(&r, options); err != nil {
 			return r, err
 		}
@@ -112,14 +113,23 @@ func (o Outcome) transport(c *clusterv3.Cluster, e Endpoint, h *httpv3.HttpProto
 	if err != nil {
 		return nil, err
 	}
-	return o.handshake(ctx, e, h, r), nil
+	v, err := validation(ctx.GetCommonTlsContext())
+	if err != nil {
+		return nil, err
+	}
+	out := o.handshake(ctx, e, h, r)
+	out.Wanted = v.GetMatchTypedSubjectAltNames()
+	if h.GetUpstreamHttpProtocolOptions().GetAutoSanValidation() && o.speaksHTTP() {
+		out.Wanted = append(slices.Clip(out.Wanted), For(out.SNI)...)
+	}
+	return out, nil
 }
 
 func (o Outcome) handshake(ctx *tlsv3.UpstreamTlsContext, e Endpoint, h *httpv3.HttpProtocolOptions, r Request) *offer {
 	common := ctx.GetCommonTlsContext()
 	out := &offer{TLS: TLS{SNI: ctx.GetSni(), ALPN: common.GetAlpnProtocols()}}
 	out.anonymous = len(common.GetTlsCertificateSdsSecretConfigs())+len(common.GetTlsCertificates()) == 0
-	if u := h.GetUpstreamHttpProtocolOptions(); u.GetAutoSni() && o.http {
+	if u := h.GetUpstreamHttpProtocolOptions(); u.GetAutoSni() && o.speaksHTTP() {
 		host := r.Authority
 		if name := u.GetOverrideAutoSniHeader(); name != "" {
 			host = r.first(name)
@@ -132,9 +142,9 @@ func (o Outcome) handshake(ctx *tlsv3.UpstreamTlsContext, e Endpoint, h *httpv3.
 		out.SNI = e.hostname
 	}
 	switch {
-	case len(o.alpn) > 0 && o.http:
+	case len(o.alpn) > 0 && o.speaksHTTP():
 		out.ALPN = o.alpn
-	case len(out.ALPN) == 0 && o.http:
+	case len(out.ALPN) == 0 && o.speaksHTTP():
 		out.ALPN = map[Protocol][]string{HTTP2: {"h2"}, HTTP1: {"http/1.1"}}[r.Protocol]
 	}
 	return out

@@ -76,13 +76,30 @@ type Hop struct {
 	// Peer is the caller's SPIFFE name, SNI the server's name that it asked for.
 	Peer string `json:"peer"`
 	SNI  string `json:"sni"`
+	// ID is that of the request, the same at every proxy that speaks HTTP.
+	ID string `json:"id"`
+	// Method and Authority of HTTP; of a tunnel CONNECT, and where it leads.
+	Method    string `json:"method"`
+	Authority string `json:"authority"`
 }
+
+// internal begins the address of a listener within a proxy.
+const internal = "envoy://"
+
+// Within tells whether the hop went on to another listener of the same proxy.
+func (h Hop) Within() bool { return strings.HasPrefix(h.Upstream, internal) }
+
+// At tells whether it came to that internal listener.
+func (h Hop) At(listener string) bool { return h.Original == internal+listener+"/" }
+
+// Inside tells whether it came to an internal listener, whichever.
+func (h Hop) Inside() bool { return strings.HasPrefix(h.Original, internal) }
 
 // LogFormat makes a proxy note hops, and what helps people besides.
 const LogFormat = `{"downstream":"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%","original":"%DOWNSTREAM_LOCAL_ADDRESS%",` +
 	`"cluster":"%UPSTREAM_CLUSTER%","upstream":"%UPSTREAM_HOST%","left":"%UPSTREAM_LOCAL_ADDRESS%","route":"%ROUTE_NAME%",` +
 	`"code":"%RESPONSE_CODE%","flags":"%RESPONSE_FLAGS%","peer":"%DOWNSTREAM_PEER_URI_SAN%","sni":"%REQUESTED_SERVER_NAME%",` +
-	`"method":"%REQ(:METHOD)%","path":"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%","authority":"%REQ(:AUTHORITY)%","protocol":"%PROTOCOL%",` +
+	`"id":"%REQ(X-REQUEST-ID)%","method":"%REQ(:METHOD)%","path":"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%","authority":"%REQ(:AUTHORITY)%","protocol":"%PROTOCOL%",` +
 	`"details":"%RESPONSE_CODE_DETAILS%","failure":"%UPSTREAM_TRANSPORT_FAILURE_REASON%","termination":"%CONNECTION_TERMINATION_DETAILS%"}`
 
 // ParseHop reads a line of a proxy's log; false if it is not of the access log.
