@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
-// maxKey is the longest key in clear: Envoy refuses cluster names over 255 bytes.
+// maxKey is the longest key in clear: it is sent as SNI, of which Envoy refuses over 255 bytes.
 const maxKey = 200
 
 // hashedSuffix ends keys that are hashes.

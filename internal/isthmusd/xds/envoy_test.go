@@ -13,6 +13,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
@@ -98,6 +99,18 @@ func TestRealEnvoyRejects(t *testing.T) {
 			&clusterv3.Cluster{Name: "bad-cluster", TransportSocket: unknown})},
 		"a listener": {typ: "lds", name: "bad-listener", bad: marshalled(t, resource.Listener, "bad-listener", &listenerv3.Listener{
 			Name: "bad-listener", Address: socket(freeAddr(t)), FilterChains: []*listenerv3.FilterChain{{TransportSocket: unknown}},
+		})},
+		// Why keys of the egress gateway have neither: they are SNI.
+		"a cluster with a long SNI": {typ: "cds", name: "bad-sni", bad: marshalled(t, resource.Cluster, "bad-sni", &clusterv3.Cluster{
+			Name: "bad-sni", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+			TransportSocket: &core.TransportSocket{Name: "tls", ConfigType: &core.TransportSocket_TypedConfig{
+				TypedConfig: packed(t, &tlsv3.UpstreamTlsContext{Sni: strings.Repeat("x", 256)}),
+			}},
+		})},
+		"a server name with a star inside": {typ: "lds", name: "bad-name", bad: marshalled(t, resource.Listener, "bad-name", &listenerv3.Listener{
+			Name: "bad-name", Address: socket(freeAddr(t)), FilterChains: []*listenerv3.FilterChain{{
+				FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{"outbound_.443_._.*.example.com"}},
+			}},
 		})},
 	}
 	for name, tc := range tests {
