@@ -79,6 +79,7 @@ const (
 type proxyConfig struct {
 	DiscoveryAddress         string `json:"discoveryAddress"`
 	Concurrency              *int   `json:"concurrency"`
+	DrainDuration            string `json:"drainDuration"`
 	TerminationDrainDuration string `json:"terminationDrainDuration"`
 	ProxyStatsMatcher        struct {
 		InclusionPrefixes []string `json:"inclusionPrefixes"`
@@ -104,13 +105,14 @@ func Configure(e Environment, s Settings) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	drain, err := e.drain(pc, s.Role)
+	envoy := e.envoy(pc, s)
+	drain, err := e.drain(pc, s.Role, &envoy.DrainTime)
 	if err != nil {
 		return Config{}, err
 	}
 	c := Config{
 		Root:         s.Root,
-		Envoy:        e.envoy(pc, s),
+		Envoy:        envoy,
 		StatusListen: net.JoinHostPort("", strconv.Itoa(int(s.StatusPort))),
 		Application:  app,
 		Drain:        drain,
@@ -254,8 +256,8 @@ func (e Environment) application() (Application, error) {
 	return Application{Probers: probers, Metrics: metrics}, nil
 }
 
-// drain reads Istio's two durations.
-func (e Environment) drain(pc proxyConfig, role bootstrap.Role) (proxy.Drain, error) {
+// drain reads Istio's durations: two of the end, and that of listeners which change.
+func (e Environment) drain(pc proxyConfig, role bootstrap.Role, listeners *time.Duration) (proxy.Drain, error) {
 	d := proxy.Drain{Max: terminateAfter, Clock: clock.RealClock{}}
 	if role == bootstrap.Router {
 		d.Min = routerMin
@@ -264,6 +266,7 @@ func (e Environment) drain(pc proxyConfig, role bootstrap.Role) (proxy.Drain, er
 		text string
 		into *time.Duration
 	}{
+		"drainDuration":            {pc.DrainDuration, listeners},
 		"terminationDrainDuration": {pc.TerminationDrainDuration, &d.Max},
 		"MINIMUM_DRAIN_DURATION":   {e["MINIMUM_DRAIN_DURATION"], &d.Min},
 	} {

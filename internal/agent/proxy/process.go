@@ -6,6 +6,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ type Command struct {
 	Path, Dir, Bootstrap string
 	// Concurrency is the number of workers; 0 means one per processor.
 	Concurrency int
+	// DrainTime is how long listeners that isthmusd removes or changes keep their
+	// connections, and by when a graceful drain has ended every one; 45 s unless given.
+	DrainTime time.Duration
 	// LogLevel and ComponentLogLevel as Envoy takes them; "" is warning and none.
 	LogLevel, ComponentLogLevel string
 	// Env is the whole environment, as key=value.
@@ -29,9 +33,7 @@ type Command struct {
 	Stdout, Stderr io.Writer
 }
 
-// drainTime is how long listeners that isthmusd removes or changes keep their
-// connections, and by when a graceful drain has ended every one.
-const drainTime = 45 * time.Second
+const usualDrainTime = 45 * time.Second
 
 // Args are the arguments. Envoy runs alone in its pod, so hot restart with its
 // shared memory is off; access logs reach the container's log within 0.1 s.
@@ -43,7 +45,7 @@ func (c Command) Args() []string {
 	args := []string{
 		"-c", c.Bootstrap,
 		"--disable-hot-restart",
-		"--drain-time-s", strconv.Itoa(int(drainTime / time.Second)),
+		"--drain-time-s", strconv.Itoa(int(cmp.Or(c.DrainTime, usualDrainTime) / time.Second)),
 		"--drain-strategy", "immediate",
 		"--file-flush-interval-msec", "100",
 		"--allow-unknown-static-fields",

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,9 @@ func TestArgs(t *testing.T) {
 		" --allow-unknown-static-fields --skip-deprecated-logs -l warning --component-log-level misc:error --concurrency 2"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if args := (Command{DrainTime: 3 * time.Second}).Args(); !slices.Contains(args, "3") {
+		t.Errorf("the drain time is not among %q", args)
 	}
 }
 
