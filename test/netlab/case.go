@@ -29,8 +29,11 @@ type caseHead struct {
 	// Pods have addresses 10.10.0.1, 10.10.0.2 and so on, gateways come after them.
 	Pods     []podHead `json:"pods"`
 	Gateways []string  `json:"gateways"`
-	// Hosts outside, at 192.0.2.1 and so on.
-	Hosts []string `json:"hosts"`
+	// IPv6 gives each of them an address of that family too.
+	IPv6 bool `json:"ipv6"`
+	// Hosts outside, at 192.0.2.1 and so on; Hosts6 after them, at 2001:db8::<number>.
+	Hosts  []string `json:"hosts"`
+	Hosts6 []string `json:"hosts6"`
 	// Secrets of the control plane's namespace, each a certificate for these names,
 	// its key and the CA of the world outside.
 	Secrets map[string][]string `json:"secrets"`
@@ -94,6 +97,9 @@ func Run(t *testing.T, file string) {
 func (h caseHead) run(t *testing.T, docs []string) {
 	t.Helper()
 	l := New(t, h.config)
+	if h.IPv6 {
+		l.IPv6()
+	}
 	for name, hosts := range h.Secrets {
 		l.Secret(name, hosts...)
 	}
@@ -105,6 +111,9 @@ func (h caseHead) run(t *testing.T, docs []string) {
 	}
 	for _, n := range h.Hosts {
 		l.Host(n)
+	}
+	for _, n := range h.Hosts6 {
+		l.Host6(n)
 	}
 	if h.Mount != "" {
 		cert, key, err := l.outside.issue(h.Mount)

@@ -43,6 +43,7 @@ type Lab struct {
 	pods      []*Pod
 	hosts     []*Pod
 	zones     map[string]*Zone
+	dual      bool
 	key       *ecdsa.PrivateKey
 	outside   *authority
 	addresses int
@@ -111,6 +112,9 @@ func WithRegistryOnly(c *topology.Config) { c.Outbound = topology.RegistryOnly }
 
 // WithStrict asks for mutual TLS everywhere.
 func WithStrict(c *topology.Config) { c.MTLS = topology.Strict }
+
+// IPv6 gives all pods that come an address of IPv6 too, and their Services.
+func (l *Lab) IPv6() { l.dual = true }
 
 // programs finds the repository's bin directory with all that a lab runs.
 func programs(t testing.TB) string {
@@ -187,20 +191,20 @@ func (l *Lab) start() error {
 	return l.startPlane()
 }
 
-// space makes a space with an address of the lab, in which names resolve as in a
+// space makes a space with addresses of the lab, in which names resolve as in a
 // pod of that namespace; zone is nil for the middle of the world.
-func (l *Lab) space(ip netip.Addr, namespace string, z *Zone) (*space, error) {
+func (l *Lab) space(namespace string, z *Zone, ips ...netip.Addr) (*space, error) {
 	s, err := newSpace()
 	if err != nil {
 		return nil, err
 	}
 	l.later(s.close)
-	link, err := l.router.attach(s, ip)
+	link, err := l.router.attach(s, ips...)
 	if err != nil {
 		return nil, err
 	}
 	if z != nil {
-		if err := z.enter(link, ip); err != nil {
+		if err := z.enter(link, ips[0]); err != nil {
 			return nil, err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -92,9 +93,12 @@ func (p *Pod) object() *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels},
 		Spec:       corev1.PodSpec{ServiceAccountName: p.Account, NodeName: p.lab.zones[p.Zone].node(), Containers: []corev1.Container{app}},
 		Status: corev1.PodStatus{
-			Phase: corev1.PodRunning, PodIP: p.IP.String(), PodIPs: []corev1.PodIP{{IP: p.IP.String()}},
+			Phase: corev1.PodRunning, PodIP: p.IP.String(),
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 		},
+	}
+	for _, ip := range p.addresses() {
+		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: ip.String()})
 	}
 	always := corev1.ContainerRestartPolicyAlways
 	switch p.Proxy {
@@ -117,6 +121,9 @@ func (p *Pod) service() *corev1.Service {
 		port := corev1.ServicePort{Name: name, Port: int32(p.Ports[name]), TargetPort: intstr.FromInt32(int32(p.Ports[name]))}
 		s.Spec.Ports = append(s.Spec.Ports, port)
 	}
+	if p.IP6.IsValid() {
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	}
 	return s
 }
 
@@ -125,10 +132,10 @@ func (o *objects) putService(s *corev1.Service) error {
 	if s.Namespace == "" {
 		s.Namespace = "default"
 	}
-	if s.Spec.ClusterIP == "" && s.Spec.Type != corev1.ServiceTypeExternalName {
-		o.vips++
-		s.Spec.ClusterIP = netip.AddrFrom4([4]byte{10, 96, 0, byte(o.vips)}).String()
+	if len(s.Spec.IPFamilies) == 0 {
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
 	}
+	o.address(&s.Spec)
 	for i := range s.Spec.Ports {
 		if s.Spec.Ports[i].Protocol == "" {
 			s.Spec.Ports[i].Protocol = corev1.ProtocolTCP
@@ -136,9 +143,6 @@ func (o *objects) putService(s *corev1.Service) error {
 		if s.Spec.Ports[i].TargetPort == (intstr.IntOrString{}) {
 			s.Spec.Ports[i].TargetPort = intstr.FromInt32(s.Spec.Ports[i].Port)
 		}
-	}
-	if s.Spec.ClusterIP != "" {
-		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
 	}
 	if s.Spec.ExternalName != "" {
 		o.dns.alias(s.Name+"."+s.Namespace+".svc."+clusterDomain, s.Spec.ExternalName)
@@ -150,38 +154,67 @@ func (o *objects) putService(s *corev1.Service) error {
 	return o.putEndpoints()
 }
 
+// address gives a Service an address of each of its families, unless it has some.
+func (o *objects) address(s *corev1.ServiceSpec) {
+	if s.ClusterIP != "" {
+		s.ClusterIPs = []string{s.ClusterIP}
+	}
+	if s.ClusterIP != "" || s.Type == corev1.ServiceTypeExternalName {
+		return
+	}
+	o.vips++
+	ip := netip.AddrFrom4([4]byte{10, 96, 0, byte(o.vips)})
+	for _, family := range s.IPFamilies {
+		if family == corev1.IPv6Protocol {
+			s.ClusterIPs = append(s.ClusterIPs, sixth("fd00:96::", ip).String())
+		} else {
+			s.ClusterIPs = append(s.ClusterIPs, ip.String())
+		}
+	}
+	s.ClusterIP = s.ClusterIPs[0]
+}
+
 // putEndpoints writes every EndpointSlice as it is now, and names.
 func (o *objects) putEndpoints() error {
 	for _, key := range slices.Sorted(maps.Keys(o.services)) {
 		s := o.services[key]
-		if len(s.Spec.Selector) == 0 {
-			continue
+		var vips, pods []netip.Addr
+		for _, text := range s.Spec.ClusterIPs {
+			if ip, err := netip.ParseAddr(text); err == nil {
+				vips = append(vips, ip)
+			}
 		}
-		slice := o.slice(s)
-		if err := o.put("slice-"+s.Namespace+"-"+s.Name, slice); err != nil {
-			return err
+		for _, family := range s.Spec.IPFamilies {
+			if len(s.Spec.Selector) == 0 {
+				break
+			}
+			slice := o.slice(s, family)
+			if err := o.put("slice-"+s.Namespace+"-"+s.Name+"-"+string(family), slice); err != nil {
+				return err
+			}
+			for _, e := range slice.Endpoints {
+				pods = append(pods, netip.MustParseAddr(e.Addresses[0]))
+			}
 		}
 		host := s.Name + "." + s.Namespace + ".svc." + clusterDomain
-		if ip, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil {
-			o.dns.set(host, ip)
+		if s.Spec.Type == corev1.ServiceTypeExternalName {
 			continue
 		}
-		var ips []netip.Addr
-		for _, e := range slice.Endpoints {
-			ips = append(ips, netip.MustParseAddr(e.Addresses[0]))
+		if len(vips) == 0 { // headless
+			vips = pods
 		}
-		o.dns.set(host, ips...)
+		o.dns.set(host, vips...)
 	}
 	return nil
 }
 
-func (o *objects) slice(s *corev1.Service) *discoveryv1.EndpointSlice {
+func (o *objects) slice(s *corev1.Service, family corev1.IPFamily) *discoveryv1.EndpointSlice {
 	out := &discoveryv1.EndpointSlice{
 		TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: s.Namespace, Name: s.Name + "-lab", Labels: map[string]string{discoveryv1.LabelServiceName: s.Name},
+			Namespace: s.Namespace, Name: s.Name + "-" + strings.ToLower(string(family)), Labels: map[string]string{discoveryv1.LabelServiceName: s.Name},
 		},
-		AddressType: discoveryv1.AddressTypeIPv4,
+		AddressType: discoveryv1.AddressType(family),
 	}
 	for _, p := range s.Spec.Ports {
 		port := p.TargetPort.IntVal
@@ -190,13 +223,17 @@ func (o *objects) slice(s *corev1.Service) *discoveryv1.EndpointSlice {
 	selector := labels.SelectorFromSet(s.Spec.Selector)
 	for _, key := range slices.Sorted(maps.Keys(o.pods)) {
 		p := o.pods[key]
-		if p.Namespace != s.Namespace || !selector.Matches(labels.Set(p.Labels)) {
+		ip := p.IP
+		if family == corev1.IPv6Protocol {
+			ip = p.IP6
+		}
+		if p.Namespace != s.Namespace || !ip.IsValid() || !selector.Matches(labels.Set(p.Labels)) {
 			continue
 		}
 		zone := p.lab.zones[p.Zone]
 		ready, serving, node := !p.terminating, true, zone.node()
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{p.IP.String()}, NodeName: &node,
+			Addresses: []string{ip.String()}, NodeName: &node,
 			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &p.terminating},
 			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name},
 		})

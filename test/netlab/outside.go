@@ -104,11 +104,21 @@ func (l *Lab) Certificate(names ...string) (cert, key []byte) {
 // gRPC on 50051.
 func (l *Lab) Host(names ...string) *Pod {
 	l.t.Helper()
-	ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(len(l.hosts) + 1)})
+	return l.host(netip.AddrFrom4([4]byte{192, 0, 2, byte(len(l.hosts) + 1)}), names)
+}
+
+// Host6 starts such a host that has an address of IPv6 only.
+func (l *Lab) Host6(names ...string) *Pod {
+	l.t.Helper()
+	return l.host(sixth("2001:db8::", netip.AddrFrom4([4]byte{0, 0, 0, byte(len(l.hosts) + 1)})), names)
+}
+
+func (l *Lab) host(ip netip.Addr, names []string) *Pod {
+	l.t.Helper()
 	cert, key, err := l.outside.issue(names...)
 	l.must(err)
 	p := &Pod{lab: l, PodSpec: PodSpec{Name: fmt.Sprintf("outside-%d", len(l.hosts)+1), Namespace: "outside"}, IP: ip, Hosts: names}
-	p.space, err = l.space(ip, "outside", nil)
+	p.space, err = l.space("outside", nil, ip)
 	l.must(err)
 	p.app, err = start(p.space, program{name: p.Name, uid: uidApp, dir: l.dir, args: append(
 		[]string{l.program("testapp"), "serve", "--name", names[0], "--cert", cert, "--key", key},

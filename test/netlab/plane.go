@@ -30,7 +30,7 @@ var planeAddress = netip.AddrFrom4([4]byte{10, 9, 0, 1})
 const debugAddr = "127.0.0.1:15080"
 
 func (l *Lab) startPlane() error {
-	s, err := l.space(planeAddress, systemNamespace, nil)
+	s, err := l.space(systemNamespace, nil, planeAddress)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (l *Lab) runPlane() error {
 		return err
 	}
 	l.plane.process = p
-	return await(20*time.Second, func() error {
+	return await(patience, func() error {
 		if p.ended() {
 			return final{fmt.Errorf("isthmusd ended: %w", p.err)}
 		}

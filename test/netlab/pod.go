@@ -55,6 +55,8 @@ type PodSpec struct {
 type Pod struct {
 	PodSpec
 	IP netip.Addr
+	// IP6 is the address that Lab.IPv6 gives.
+	IP6 netip.Addr
 	// Hosts are the names of a host outside.
 	Hosts []string
 	lab   *Lab
@@ -62,6 +64,8 @@ type Pod struct {
 	root  string
 	app   *process
 	agent *process
+	// more are addresses besides IP.
+	more []netip.Addr
 	// terminating pods are in EndpointSlices as such.
 	terminating bool
 	dumps       dumps
@@ -113,14 +117,26 @@ func (l *Lab) EgressGateway() *Pod {
 func (l *Lab) Add(s PodSpec) *Pod {
 	l.t.Helper()
 	p := &Pod{PodSpec: s, lab: l, IP: l.nextAddress()}
+	if l.dual {
+		p.IP6 = sixth("fd00:10::", p.IP)
+	}
 	p.complete()
 	var err error
-	p.space, err = l.space(p.IP, p.Namespace, l.zones[p.Zone])
+	p.space, err = l.space(p.Namespace, l.zones[p.Zone], p.addresses()...)
 	l.must(err)
 	l.pods = append(l.pods, p)
 	l.must(l.objects.putPod(p))
 	l.must(p.start())
 	return p
+}
+
+// addresses are those of its interface, the first one being what it goes by.
+func (p *Pod) addresses() []netip.Addr {
+	return slices.DeleteFunc([]netip.Addr{p.IP, p.IP6}, func(ip netip.Addr) bool { return !ip.IsValid() })
+}
+
+func (p *Pod) has(ip netip.Addr) bool {
+	return ip.IsValid() && (p.IP == ip || p.IP6 == ip || slices.Contains(p.more, ip))
 }
 
 func (p *Pod) complete() {
@@ -217,7 +233,8 @@ func (p *Pod) startAgent() error {
 	if p.Proxy == Router {
 		role = "router"
 	}
-	config, err := json.Marshal(map[string]any{"discoveryAddress": planeName + ":15012", "concurrency": 1, "terminationDrainDuration": "5s"})
+	// What a change of listeners is to cut is cut soon, before a case is over.
+	config, err := json.Marshal(map[string]any{"discoveryAddress": planeName + ":15012", "concurrency": 1, "terminationDrainDuration": "5s", "drainDuration": "1s"})
 	if err != nil {
 		return err
 	}
@@ -227,6 +244,9 @@ func (p *Pod) startAgent() error {
 		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_META_WORKLOAD_NAME": p.App, "ISTIO_META_NODE_NAME": p.lab.zones[p.Zone].node(),
 		"ISTIO_META_MESH_ID": clusterDomain,
 		"ISTIO_META_OWNER":   "kubernetes://apis/apps/v1/namespaces/" + p.Namespace + "/deployments/" + p.App,
+	}
+	if p.IP6.IsValid() {
+		env["INSTANCE_IPS"] = p.IP.String() + "," + p.IP6.String()
 	}
 	if p.Proxy == Sidecar {
 		env["ISTIO_META_INTERCEPTION_MODE"] = "REDIRECT"

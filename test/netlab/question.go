@@ -20,8 +20,11 @@ import (
 type question struct {
 	// From is a pod, or a host by its name. Ask is a URL as Pod.Ask takes it, Via
 	// where to connect to instead, in which a pod or host may stand for its address.
-	From    string            `json:"from"`
-	Ask     string            `json:"ask"`
+	From string `json:"from"`
+	Ask  string `json:"ask"`
+	// Hold is a URL as Pod.Hold takes it: nothing is asked, but a connection kept
+	// for the rest of the case.
+	Hold    string            `json:"hold"`
 	Via     string            `json:"via"`
 	SNI     string            `json:"sni"`
 	Headers map[string]string `json:"headers"`
@@ -48,16 +51,23 @@ type question struct {
 	Mutual *bool `json:"mutual"`
 }
 
+// overflow is Envoy's flag for a request that exceeds the limits of a pool.
+const overflow = "UO"
+
 // ask asks until everything is as it should be.
 func (q question) ask(l *Lab) {
 	l.t.Helper()
+	if q.Hold != "" {
+		l.Find(q.From).Hold(q.Hold)
+		return
+	}
 	c := l.Find(q.From).Ask(q.Ask)
 	if q.Via != "" {
 		c.Via(l.destination(q.Via))
 	}
 	c.ask.SNI = cmp.Or(q.SNI, c.ask.SNI)
 	c.ask.Headers = q.Headers
-	c.counted = strings.Contains(q.Ask, "fail=")
+	c.counted = strings.Contains(q.Ask, "fail=") || q.Flags == overflow
 	if q.Certificate != "" {
 		cert, key, err := l.outside.issue(q.Certificate)
 		l.must(err)
@@ -164,19 +174,23 @@ func (p *Pod) CheckCalled(r probe.Result) error {
 		return fmt.Errorf("status %d %s", r.Status, r.Error)
 	}
 	host, _, err := net.SplitHostPort(r.Caller())
-	if err != nil || host != p.IP.String() {
+	if ip, _ := netip.ParseAddr(host); err != nil || !p.has(ip) {
 		return fmt.Errorf("called from %s, want %s at %s", r.Caller(), p.Name, p.IP)
 	}
 	return nil
 }
 
-// destination is an address and port, where a pod or host may stand for its address.
+// destination is an address and port, where a pod or host may stand for its address,
+// with "6." before it for that of IPv6.
 func (l *Lab) destination(text string) string {
 	l.t.Helper()
 	host, port, err := net.SplitHostPort(text)
 	l.must(err)
 	if _, err := netip.ParseAddr(host); err == nil {
 		return text
+	}
+	if name, ok := strings.CutPrefix(host, "6."); ok {
+		return net.JoinHostPort(l.Find(name).IP6.String(), port)
 	}
 	return net.JoinHostPort(l.Find(host).IP.String(), port)
 }

@@ -13,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gateway is the router's address on every link, and where DNS is.
-const gateway = "169.254.1.1"
+// gateway is the router's address on every link, and where DNS is; gateway6 is its
+// address for IPv6.
+const (
+	gateway  = "169.254.1.1"
+	gateway6 = "fe80::1"
+)
 
 // router joins the spaces of a lab: a veth to each, a route for each address.
 type router struct {
@@ -29,8 +33,10 @@ func newRouter() (*router, error) {
 	}
 	r := &router{space: s}
 	err = s.do(func() error {
-		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600); err != nil {
-			return err
+		for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+			if err := os.WriteFile("/proc/sys/net/"+file, []byte("1"), 0o600); err != nil {
+				return err
+			}
 		}
 		return linkUp("lo")
 	})
@@ -41,9 +47,9 @@ func newRouter() (*router, error) {
 	return r, nil
 }
 
-// attach gives the space an interface eth0 with this address, reachable from all
+// attach gives the space an interface eth0 with these addresses, reachable from all
 // others of the lab, and returns the name of its other end.
-func (r *router) attach(s *space, ip netip.Addr) (string, error) {
+func (r *router) attach(s *space, ips ...netip.Addr) (string, error) {
 	r.links++
 	name := fmt.Sprintf("v%d", r.links)
 	err := r.space.do(func() error {
@@ -51,30 +57,55 @@ func (r *router) attach(s *space, ip netip.Addr) (string, error) {
 		if err := netlink.LinkAdd(v); err != nil {
 			return fmt.Errorf("add veth: %w", err)
 		}
-		if err := linkUp(name, gateway+"/32"); err != nil {
+		if err := linkUp(name, gateway+"/32", gateway6+"/64"); err != nil {
 			return err
 		}
-		return addRoute(name, ip.String()+"/32", "")
+		for _, ip := range ips {
+			if err := addRoute(name, whole(ip), ""); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	if err != nil {
-		return "", fmt.Errorf("attach %s: %w", ip, err)
+	if err == nil {
+		err = s.do(func() error { return settle(ips) })
 	}
-	err = s.do(func() error {
-		if err := linkUp("lo"); err != nil {
-			return err
-		}
-		if err := linkUp("eth0", ip.String()+"/32"); err != nil {
-			return err
-		}
-		if err := addRoute("eth0", gateway+"/32", ""); err != nil {
-			return err
-		}
-		return addRoute("eth0", "0.0.0.0/0", gateway)
-	})
 	if err != nil {
-		return "", fmt.Errorf("attach %s: %w", ip, err)
+		return "", fmt.Errorf("attach %s: %w", ips, err)
 	}
 	return name, nil
+}
+
+// settle sets up the links of a space that has these addresses.
+func settle(ips []netip.Addr) error {
+	if err := linkUp("lo"); err != nil {
+		return err
+	}
+	for _, ip := range ips {
+		if err := linkUp("eth0", whole(ip)); err != nil {
+			return err
+		}
+		via, all := gateway, "0.0.0.0/0"
+		if ip.Is6() {
+			via, all = gateway6, "::/0"
+		} else if err := addRoute("eth0", gateway+"/32", ""); err != nil {
+			return err
+		}
+		if err := addRoute("eth0", all, via); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whole is the prefix that is just this address.
+func whole(ip netip.Addr) string { return netip.PrefixFrom(ip, ip.BitLen()).String() }
+
+// sixth is the IPv6 address in this /64 that ends with an IPv4 address.
+func sixth(prefix string, ip netip.Addr) netip.Addr {
+	out, four := netip.MustParseAddr(prefix).As16(), ip.As4()
+	copy(out[12:], four[:])
+	return netip.AddrFrom16(out)
 }
 
 func linkUp(name string, addrs ...string) error {
@@ -86,6 +117,9 @@ func linkUp(name string, addrs ...string) error {
 		a, err := netlink.ParseAddr(s)
 		if err != nil {
 			return err
+		}
+		if a.IP.To4() == nil {
+			a.Flags = unix.IFA_F_NODAD // usable at once: nobody else is on the link
 		}
 		if err := netlink.AddrAdd(l, a); err != nil {
 			return fmt.Errorf("add %s to %s: %w", s, name, err)

@@ -47,14 +47,14 @@ func (w *world) Resolve(host string) []netip.Addr {
 // machine it comes to, then whoever listens there.
 func (w *world) Meet(from simulation.Sender, to netip.AddrPort) (simulation.Place, error) {
 	here := w.machine(func(p *Pod) bool { return p.Name == from.Machine })
-	there := w.machine(func(p *Pod) bool { return p.IP == to.Addr() })
+	there := w.machine(func(p *Pod) bool { return p.has(to.Addr()) })
 	if to.Addr().IsLoopback() {
 		there = here
 	}
 	if here != nil && here.Proxy == Sidecar && here.agent != nil {
 		port, err := here.redirect(intercept.Output, from, to, there == here)
 		if err != nil || port != 0 {
-			return w.redirected(here, port, err)
+			return w.redirected(here, to, port, err)
 		}
 	}
 	switch {
@@ -63,7 +63,7 @@ func (w *world) Meet(from simulation.Sender, to netip.AddrPort) (simulation.Plac
 	case there.Proxy == Sidecar && there.agent != nil && there != here:
 		port, err := there.redirect(intercept.Prerouting, from, to, false)
 		if err != nil || port != 0 {
-			return w.redirected(there, port, err)
+			return w.redirected(there, to, port, err)
 		}
 	}
 	if there.agent != nil {
@@ -83,12 +83,16 @@ func (w *world) machine(is func(*Pod) bool) *Pod {
 	return nil
 }
 
-func (w *world) redirected(p *Pod, port uint16, err error) (simulation.Place, error) {
+func (w *world) redirected(p *Pod, to netip.AddrPort, port uint16, err error) (simulation.Place, error) {
 	if err != nil {
 		return simulation.Place{}, err
 	}
+	at := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if to.Addr().Is6() {
+		at = netip.IPv6Loopback()
+	}
 	proxy, err := w.proxy(p)
-	return simulation.Place{Proxy: proxy, Accepted: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}, err
+	return simulation.Place{Proxy: proxy, Accepted: netip.AddrPortFrom(at, port)}, err
 }
 
 // proxy asks the pod's Envoy for its configuration, once.
