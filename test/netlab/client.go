@@ -193,7 +193,7 @@ func (c *Call) Load() func() []probe.Result {
 				return
 			default:
 			}
-			rs, err := c.try(20, "--interval", "10ms")
+			rs, err := c.try(20, "--interval", "10ms", "--timeout", "30s")
 			if err != nil {
 				c.pod.lab.t.Errorf("%s: %v", c.ask, err)
 				return
@@ -249,7 +249,7 @@ func (c *Call) try(n int, more ...string) ([]probe.Result, error) {
 func (l *Lab) Ready() {
 	l.t.Helper()
 	for _, p := range slices.Concat(l.pods, l.hosts) {
-		if err := await(30*time.Second, p.ready); err != nil {
+		if err := await(patience, p.ready); err != nil {
 			l.t.Fatalf("netlab: %s is not ready: %v", p.Name, err)
 		}
 	}

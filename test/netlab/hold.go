@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
@@ -16,9 +17,13 @@ import (
 
 // Line is a connection or stream that an application keeps.
 type Line struct {
-	in  io.Writer
-	out chan string
+	in    io.Writer
+	out   chan string
+	first string
 }
+
+// First is the answer to the line "first", which Hold sends.
+func (l *Line) First() string { return l.first }
 
 // Hold opens a connection that stays: tcp://b:9000, grpc://b:50051 (one stream) or
 // ws://b/ws. It has carried a line when Hold returns.
@@ -45,7 +50,7 @@ func (p *Pod) Hold(url string) *Line {
 		}
 		_ = c.Wait()
 	})
-	if _, err := l.Echo("first"); err != nil {
+	if l.first, err = l.Echo("first"); err != nil {
 		p.lab.t.Fatalf("netlab: hold %s: %v", url, err)
 	}
 	return l
@@ -70,7 +75,7 @@ func (l *Line) Echo(text string) (string, error) {
 		if !r.OK {
 			return "", errors.New(r.Error)
 		}
-		return fmt.Sprint(r.Body), nil
+		return strings.TrimSpace(fmt.Sprint(r.Body)), nil
 	case <-t.C:
 		return "", fmt.Errorf("no answer within %s", patience)
 	}

@@ -21,13 +21,16 @@ func TestTrafficOutlivesTheControlPlane(t *testing.T) {
 	lab.Pod("b")
 	a.Ask("http://b/").WantOK()
 
-	stop := a.Ask("http://b/").Load()
+	stop, flood := a.Ask("http://b/").Load(), a.Flood("http://b/")
 	lab.KillControlPlane()
 	a.Ask("http://b/").WantOK()
 	lab.RestartControlPlane()
 	lab.Pod("c") // what changes afterwards arrives
 	a.Ask("http://c/").WantOK()
 	wantAllOK(t, stop())
+	if err := flood().Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestARollingRestartLosesNothing replaces a pod under load.

@@ -99,7 +99,7 @@ func (p *Pod) WantLog(texts ...string) {
 // WantLogs waits until the proxy's log has n such lines.
 func (p *Pod) WantLogs(n int, texts ...string) {
 	p.lab.t.Helper()
-	if err := await(5*time.Second, func() error { return p.hasLogs(n, texts) }); err != nil {
+	if err := await(patience, func() error { return p.hasLogs(n, texts) }); err != nil {
 		p.lab.t.Fatalf("log of %s: %v", p.Name, err)
 	}
 }
@@ -123,24 +123,42 @@ func (p *Pod) hasLogs(n int, texts []string) error {
 // WantConnections waits until peers have n connections to the proxy's listeners.
 func (p *Pod) WantConnections(n int) {
 	p.lab.t.Helper()
-	err := await(5*time.Second, func() error {
-		b, err := p.Admin("/stats?filter=^listener%5C.[0-9].*downstream_cx_active$")
-		if err != nil {
-			return err
+	p.lab.must(await(patience, func() error {
+		got, err := p.stats("^listener%5C.[0-9].*downstream_cx_active$")
+		if err == nil && got < n {
+			err = fmt.Errorf("%d connections, want %d", got, n)
 		}
-		got := 0
-		for line := range strings.Lines(string(b)) {
-			if name, v, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && !strings.Contains(name, ".worker_") {
-				i, _ := strconv.Atoi(v)
-				got += i
-			}
+		return err
+	}))
+}
+
+// WantDrained waits until no listener of the proxy's has connections that it wants
+// to be rid of.
+func (p *Pod) WantDrained() {
+	p.lab.t.Helper()
+	p.lab.must(await(patience, func() error {
+		n, err := p.stats("^listener_manager.total_(listeners|filter_chains)_draining$")
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%s drains %d listeners and filter chains", p.Name, n)
 		}
-		if got < n {
-			return fmt.Errorf("%d connections, want %d", got, n)
+		return err
+	}))
+}
+
+// stats is the sum of these counters and gauges of the proxy's, workers' own aside.
+func (p *Pod) stats(filter string) (int, error) {
+	b, err := p.Admin("/stats?filter=" + filter)
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for line := range strings.Lines(string(b)) {
+		if name, v, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && !strings.Contains(name, ".worker_") {
+			n, _ := strconv.Atoi(v)
+			total += n
 		}
-		return nil
-	})
-	p.lab.must(err)
+	}
+	return total, nil
 }
 
 func containsAll(s string, texts []string) bool {
