@@ -33,7 +33,7 @@ func (c *Call) agree(r probe.Result) {
 	gist, _, _ := strings.Cut(err.Error(), "\n")
 	l.cameTrue = append(l.cameTrue, "  not yet as the configuration says: "+gist)
 	if err := c.agreeAtRest(); err != nil {
-		l.t.Errorf("%s%s: what happened is not what the configuration says: %v", c.name, c.ask, err)
+		l.t.Errorf("%s%s: what happened is not what the configuration says: %v\n%s", c.name, c.ask, err, c.met(r))
 	}
 }
 
@@ -72,7 +72,7 @@ func (c *Call) agreeAll(before *world, rs []probe.Result) {
 		}
 		_, err := c.allowed(r, before)
 		if err != nil {
-			l.t.Errorf("%s%s: number %d is not what the configuration says: %v", c.name, c.ask, i, err)
+			l.t.Errorf("%s%s: number %d is not what the configuration says: %v\n%s", c.name, c.ask, i, err, c.met(r))
 			return
 		}
 	}
@@ -126,6 +126,26 @@ func (c *Call) compare(r probe.Result, w *world, wait time.Duration) error {
 		return fmt.Errorf("%w: the application got %s", err, explained(fitting, r, hops))
 	}
 	return nil
+}
+
+// met is the configuration that a request met at each proxy that it may have come
+// to, for the report of a failure.
+func (c *Call) met(r probe.Result) string {
+	if r.Local == "" {
+		return "there was no connection"
+	}
+	ask, err := c.request(r)
+	if err != nil {
+		return err.Error()
+	}
+	var out []string
+	for _, j := range simulation.Walk(c.pod.lab.world(), simulation.Sender{Machine: c.pod.Name}, ask) {
+		for _, h := range j.Hops {
+			out = append(out, fmt.Sprintf("--- configuration that it meets at %s\n%s", h.Proxy, h.Outcome.Concerned()))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), "")
 }
 
 func explained(js []simulation.Journey, r probe.Result, hops []probe.Hop) string {

@@ -142,7 +142,7 @@ func (c *Call) until(check func(probe.Result) error) probe.Result {
 		return check(last)
 	})
 	if err != nil {
-		c.pod.lab.t.Fatalf("%s%s: %v", c.name, c.ask, err)
+		c.pod.lab.t.Fatalf("%s%s: %v\n%s", c.name, c.ask, err, c.met(last))
 	}
 	c.pod.lab.settled(c.ask, last)
 	c.agree(last)

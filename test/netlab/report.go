@@ -4,7 +4,6 @@
 package netlab
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,8 +17,8 @@ import (
 	"time"
 )
 
-// report prints what helps to understand a failure: the ends of all logs, and what
-// every proxy had been told.
+// report prints what helps to understand a failure besides the configuration that
+// the request met: the ends of all logs, and what proxies refused.
 func (l *Lab) report() {
 	if !l.t.Failed() {
 		return
@@ -32,7 +31,9 @@ func (l *Lab) report() {
 			}
 		}
 		if p.agent != nil {
-			l.t.Logf("--- configuration of %s\n%s", p.Name, p.told())
+			if r := p.refused(); r != "" {
+				l.t.Logf("--- what %s refuses\n%s", p.Name, r)
+			}
 		}
 	}
 	if l.plane != nil && l.plane.process != nil {
@@ -204,48 +205,29 @@ func (s *space) get(network, addr, path string) ([]byte, error) {
 	return b, err
 }
 
-// told is the gist of a configuration dump: names and refusals.
-func (p *Pod) told() string {
+// refused are the resources that the proxy does not accept, and why.
+func (p *Pod) refused() string {
 	b, err := p.Admin("/config_dump")
 	if err != nil {
 		return err.Error()
 	}
 	var dump struct {
-		Configs []json.RawMessage `json:"configs"`
+		Configs []map[string]any `json:"configs"`
 	}
 	if err := json.Unmarshal(b, &dump); err != nil {
 		return err.Error()
 	}
-	var out bytes.Buffer
-	for _, c := range dump.Configs {
-		var section map[string]any
-		if json.Unmarshal(c, &section) != nil {
-			continue
-		}
+	var out strings.Builder
+	for _, section := range dump.Configs {
 		for key, list := range section {
-			if items, ok := list.([]any); ok && strings.HasPrefix(key, "dynamic_") {
-				describe(&out, key, items)
+			items, _ := list.([]any)
+			for _, i := range items {
+				m, _ := i.(map[string]any)
+				if state, ok := m["error_state"].(map[string]any); ok {
+					fmt.Fprintf(&out, "%s %v: %v\n", key, m["name"], state["details"])
+				}
 			}
 		}
 	}
 	return out.String()
-}
-
-func describe(out io.Writer, kind string, items []any) {
-	for _, i := range items {
-		m, _ := i.(map[string]any)
-		name := m["name"]
-		for _, inner := range []string{"cluster", "route_config", "endpoint_config", "listener"} {
-			if v, ok := m[inner].(map[string]any); ok && name == nil {
-				name = v["name"]
-			}
-		}
-		fmt.Fprintf(out, "%s %v", kind, name)
-		for _, state := range []any{m["error_state"], m["active_state"]} {
-			if s, ok := state.(map[string]any); ok && s["details"] != nil {
-				fmt.Fprintf(out, " REFUSED: %v", s["details"])
-			}
-		}
-		fmt.Fprintln(out)
-	}
 }
