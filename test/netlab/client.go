@@ -29,7 +29,7 @@ type Call struct {
 	flags []string
 	// certificate is the name in the one that is shown to the server.
 	certificate string
-	// counted: the application answers by how often it was asked, and the evaluator
+	// counted: the answer depends on how many ask or have asked, and the evaluator
 	// sees one request.
 	counted bool
 }

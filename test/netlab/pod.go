@@ -341,6 +341,13 @@ func (p *Pod) Crash() {
 			proc.kill()
 		}
 	}
+	// Envoy dies with the agent, though not in the same moment.
+	p.lab.must(await(patience, func() error {
+		if _, err := p.Admin("/ready"); p.agent != nil && err == nil {
+			return fmt.Errorf("the proxy of %s lives on", p.Name)
+		}
+		return nil
+	}))
 	p.lab.forget(p)
 }
 
