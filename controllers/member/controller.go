@@ -79,8 +79,11 @@ func (r *Reconciler) everyNamespace(ctx context.Context, _ client.Object) []reco
 // Reconcile brings one namespace to what its mesh, if any, asks for.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	facts, err := r.gather(ctx, req.Name)
-	if err != nil || facts == nil {
-		return ctrl.Result{}, err
+	if err != nil {
+		return outcome.Result(err)
+	}
+	if facts == nil {
+		return ctrl.Result{}, nil
 	}
 	if facts.strayMark() {
 		if err := r.mark(ctx, facts, ""); err != nil {
@@ -162,8 +165,8 @@ func (r *Reconciler) leave(ctx context.Context, namespace, name string) error {
 	if err != nil {
 		return err
 	}
-	if remaining > 0 {
-		return outcome.Wait(200*time.Millisecond, "%d objects to go", remaining)
+	if len(remaining) > 0 {
+		return outcome.Wait(200*time.Millisecond, "%d objects to go", len(remaining))
 	}
 	_, err = r.Applier.Delete(ctx, apply.Ref{
 		GVK:            v1alpha1.GroupVersion.WithKind("MeshMember"),

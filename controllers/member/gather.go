@@ -16,6 +16,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/operator/guard"
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
+	outcome "github.com/isthmus-mesh/isthmus/internal/operator/reconcile"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
@@ -67,6 +68,9 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 	data, err := read(topology.ConfigMapName(f.Mesh.Name))
 	if err != nil {
 		return fmt.Errorf("read the mesh's configuration: %w", err)
+	}
+	if data == nil && f.Member != nil && f.Member.Status.Epoch != "" {
+		return outcome.Wait(outcome.Resync, "the mesh's configuration, which is lost and watched")
 	}
 	if f.Published, f.State, err = published(data); err != nil {
 		return fmt.Errorf("the mesh's configuration: %w", err)
@@ -128,8 +132,9 @@ func (r *Reconciler) guarded(ctx context.Context, m *v1alpha1.MeshTopology) (boo
 }
 
 // published reads the content of the mesh's ConfigMap; none is a mesh of which
-// nothing was published. What cannot be read is an error, so that policies stay as
-// they are until it can: taken for nothing, it would open them.
+// nothing was published yet. What cannot be read is an error, and what is lost is
+// waited for, so that policies stay as they are until then: taken for nothing, it
+// would open them.
 func published(data map[string]string) (c topology.Config, s transition.State, err error) {
 	if c, err = topology.Parse(data[topology.ConfigKey]); err != nil {
 		return c, s, err

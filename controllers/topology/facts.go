@@ -58,7 +58,8 @@ type Members struct {
 	Namespaces []corev1.Namespace
 	// Objects of this mesh, also in namespaces that are no longer members.
 	Objects []v1alpha1.MeshMember
-	// Policies counts member NetworkPolicies that stand.
+	// Policies counts the mesh's NetworkPolicies that stand, those around its own
+	// parts too.
 	Policies int
 	// Contested namespaces are selected here and belong to another mesh.
 	Contested []string

@@ -102,7 +102,11 @@ func (r *Reconciler) gatherMembers(ctx context.Context, f *Facts) error {
 	}
 	f.Members.Marked = f.marked(namespaces.Items)
 	var policies networkingv1.NetworkPolicyList
-	if err := r.Client.List(ctx, &policies, labelled(f.Mesh.Name, v1alpha1.ComponentMember)); err != nil {
+	in, err := componentSelector(f.Mesh.Name, []string{v1alpha1.ComponentMember, v1alpha1.ComponentNetworkPolicy})
+	if err != nil {
+		return err
+	}
+	if err := r.Client.List(ctx, &policies, in); err != nil {
 		return fmt.Errorf("list NetworkPolicies: %w", err)
 	}
 	f.Members.Policies = len(policies.Items)

@@ -16,17 +16,21 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	runs "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -52,8 +56,14 @@ type world struct {
 	config   *rest.Config
 	admin    client.Client
 	requests *recorder
+	witness  *witness
 	proxies  *proxies
 	kubelet  *kubelet
+	operator *process
+	// ahead is how far the operator's clock is ahead.
+	ahead atomic.Int64
+	// life of all tests.
+	life context.Context
 }
 
 var shared *world
@@ -73,6 +83,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (int, error) {
 	log.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard())
 	env := &envtest.Environment{}
 	config, err := env.Start()
 	if err != nil {
@@ -91,6 +102,10 @@ func run(m *testing.M) (int, error) {
 	}
 	shared = w
 	code := m.Run()
+	if refused := w.requests.refusals(); len(refused) > 0 {
+		fmt.Fprintf(os.Stderr, "the operator was refused %d times: %q\n", len(refused), refused)
+		code = 1
+	}
 	stop()
 	return code, wait()
 }
@@ -106,41 +121,101 @@ func start(ctx context.Context, config *rest.Config) (*world, func() error, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	w := &world{config: config, admin: admin, requests: newRecorder(), proxies: &proxies{}, kubelet: &kubelet{client: admin, held: map[string]bool{}}}
+	w := &world{
+		life: ctx, config: config, admin: admin, requests: newRecorder(), witness: newWitness(), proxies: &proxies{followed: map[string]bool{}},
+		kubelet: &kubelet{client: admin, held: map[string]bool{}},
+	}
 	if err := install(ctx, admin); err != nil {
 		return nil, nil, fmt.Errorf("install the chart: %w", err)
 	}
-	operator := rest.CopyConfig(config)
-	operator.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + operatorNamespace + ":" + operatorAccount,
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + operatorNamespace, "system:authenticated"},
-	}
-	operator.Wrap(w.requests.wrap)
-	mgr, err := manager(operator, w)
-	if err != nil {
+	if err := w.boot(ctx); err != nil {
 		return nil, nil, err
 	}
-	keeper, err := crds.NewKeeper(operator, crds.IfAbsent)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := mgr.Add(keeper); err != nil {
-		return nil, nil, err
-	}
-	kubelets, err := ctrl.NewManager(config, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}})
+	kubelets, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: runs.Controller{SkipNameValidation: new(true)},
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := ctrl.NewControllerManagedBy(kubelets).For(&appsv1.Deployment{}).Complete(w.kubelet); err != nil {
 		return nil, nil, err
 	}
-	ended := make(chan error, 2)
-	go func() { ended <- mgr.Start(ctx) }()
+	ended := make(chan error, 1)
 	go func() { ended <- kubelets.Start(ctx) }()
-	return w, func() error { return errors.Join(<-ended, <-ended) }, nil
+	return w, func() error { return errors.Join(<-w.operator.ended, <-ended) }, nil
 }
 
-func manager(config *rest.Config, w *world) (ctrl.Manager, error) {
+// process is one run of the operator.
+type process struct {
+	stop  context.CancelFunc
+	dead  atomic.Bool
+	ended chan error
+}
+
+// boot starts the operator, as the chart's service account.
+func (w *world) boot(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	p := &process{stop: stop, ended: make(chan error, 1)}
+	config := rest.CopyConfig(w.config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: operatorUser,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + operatorNamespace, "system:authenticated"},
+	}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return w.observed(ctx.Done(), p, next) })
+	mgr, err := manager(config, w)
+	if err != nil {
+		return err
+	}
+	keeper, err := crds.NewKeeper(config, crds.IfAbsent)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(keeper); err != nil {
+		return err
+	}
+	w.operator = p
+	go func() { p.ended <- mgr.Start(ctx) }()
+	return nil
+}
+
+// observed passes the requests of one run of the operator, while it lives.
+func (w *world) observed(ended <-chan struct{}, p *process, next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(req *http.Request) (*http.Response, error) {
+		if p.dead.Load() {
+			return nil, errors.New("the operator is dead")
+		}
+		if err := w.witness.before(ended, req); err != nil {
+			return nil, err
+		}
+		res, err := next.RoundTrip(req)
+		if err == nil {
+			w.requests.note(req, res)
+			w.witness.after(w.proxies, req, res)
+		}
+		return res, err
+	})
+}
+
+// now is the operator's time.
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
+// kill ends the operator in the middle of whatever it does; its lease runs out.
+func (w *world) kill(t *testing.T) {
+	t.Helper()
+	w.operator.dead.Store(true)
+	w.operator.stop()
+	if err := <-w.operator.ended; err != nil {
+		t.Logf("the operator died of %v", err)
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: leaseName}}
+	if err := w.admin.Delete(t.Context(), lease); err != nil {
+		t.Fatalf("end the lease: %v", err)
+	}
+}
+
+const leaseName = "isthmus-operator"
+
+func manager(cfg *rest.Config, w *world) (ctrl.Manager, error) {
 	scheme, err := controllers.Scheme()
 	if err != nil {
 		return nil, err
@@ -149,9 +224,12 @@ func manager(config *rest.Config, w *world) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme, Cache: cached, Metrics: server.Options{BindAddress: "0"},
-		LeaderElection: true, LeaderElectionID: "isthmus-operator", LeaderElectionNamespace: operatorNamespace,
+		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: operatorNamespace,
+		// More than one run of the operator is made in this process, and a mesh that it
+		// is cut off from holds up no other.
+		Controller: runs.Controller{SkipNameValidation: new(true), MaxConcurrentReconciles: 16},
 	})
 	if err != nil {
 		return nil, err
@@ -161,7 +239,7 @@ func manager(config *rest.Config, w *world) (ctrl.Manager, error) {
 			Version: version.Current, Registry: "isthmus", ClusterDomain: "cluster.local",
 			Namespace: operatorNamespace, ServiceAccount: operatorAccount,
 		},
-		Distribution: w.proxies, Prober: answering{}, Metrics: prometheus.NewRegistry(), Clock: time.Now,
+		Distribution: w.proxies, Prober: answering{}, Metrics: prometheus.NewRegistry(), Clock: w.now,
 	})
 }
 
@@ -205,6 +283,14 @@ func (answering) Probe(context.Context, string, string, []byte) error { return n
 type proxies struct {
 	mu   sync.Mutex
 	held bool
+	// followed are the epochs that all were said to follow.
+	followed map[string]bool
+}
+
+func (p *proxies) follow(epoch string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.followed[epoch]
 }
 
 func (p *proxies) hold(held bool) {
@@ -220,6 +306,7 @@ func (p *proxies) Ask(_ context.Context, _ distribution.ControlPlane, epoch stri
 	if p.held {
 		return distribution.Report{}, errors.New("held by the test")
 	}
+	p.followed[epoch] = true
 	return distribution.Report{Epoch: epoch}, nil
 }
 
@@ -273,16 +360,6 @@ type recorder struct {
 
 func newRecorder() *recorder { return &recorder{reads: map[string]int{}} }
 
-func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(req *http.Request) (*http.Response, error) {
-		res, err := next.RoundTrip(req)
-		if err == nil {
-			r.note(req, res)
-		}
-		return res, err
-	})
-}
-
 func (r *recorder) note(req *http.Request, res *http.Response) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -330,7 +407,7 @@ const patience = 60 * time.Second
 func poll(ctx context.Context, try func() error) error {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
-	tick := time.NewTicker(25 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := try()

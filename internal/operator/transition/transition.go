@@ -55,7 +55,8 @@ type Observed struct {
 	Acknowledged bool
 	// Clear: no pod and no NetworkPolicy stands in the way of the walls.
 	Clear bool
-	// WallsUp and WallsDown: every member has, or none has, its policies.
+	// WallsUp: every member has its policies. WallsDown: none has, nor have gateways
+	// and control plane.
 	WallsUp, WallsDown bool
 	// GatewayGone: no egress gateway is left.
 	GatewayGone bool
@@ -95,10 +96,24 @@ func (s State) Walls() bool {
 	return false
 }
 
-// Start is the state of a mesh of which nothing is known: it begins at the loosest
-// topology, whatever runs, and never at the walls.
-func Start(want Kind) State {
-	return State{Active: v1alpha1.IngressOnly, Target: v1alpha1.IngressOnly}.toward(want)
+// begin is the state of a mesh of which nothing is known: it is new, or its State
+// was lost. It begins with what stands, so that no request is lost on the way, and
+// never at the walls.
+func begin(want Kind, o Observed) State {
+	const loosest, gateway = v1alpha1.IngressOnly, v1alpha1.EgressGateway
+	switch {
+	case !o.WallsDown:
+		// Behind walls every proxy was sent through the gateway.
+		s := State{Active: gateway, Target: want, Phase: v1alpha1.PhaseRelaxing}
+		if want == gateway {
+			s.Target = loosest
+		}
+		return s
+	case !o.GatewayGone && want != gateway:
+		// Without walls every way works, and some proxies may still use the gateway.
+		return State{Active: gateway, Target: want, Phase: v1alpha1.PhaseRouting}
+	}
+	return State{Active: loosest, Target: loosest}.toward(want)
 }
 
 // Next is the state after this one. It moves by at most one phase, so that each
@@ -106,7 +121,7 @@ func Start(want Kind) State {
 func Next(s State, want Kind, o Observed) State {
 	switch {
 	case s.Active == "":
-		return Start(want)
+		return begin(want, o)
 	case s.Settled() && want != s.Active:
 		return s.toward(want)
 	case !s.Settled() && want == s.Active && want != s.Target:

@@ -121,13 +121,37 @@ func TestPhasesWaitForWhatTheyNeed(t *testing.T) {
 	}
 }
 
-func TestLostStateBeginsAtTheLoosestTopology(t *testing.T) {
-	s := transition.Next(transition.State{}, gw, everything)
-	if s.Routes() != in || s.Walls() {
-		t.Errorf("began with %s", describe(s))
+func TestLostStateBeginsWithWhatStands(t *testing.T) {
+	const relaxing, routing, preparing = v1alpha1.PhaseRelaxing, v1alpha1.PhaseRouting, v1alpha1.PhasePreparing
+	nothing := transition.Observed{WallsDown: true, GatewayGone: true}
+	gateway := transition.Observed{WallsDown: true}
+	walls := transition.Observed{}
+	tests := map[string]struct {
+		stands transition.Observed
+		want   transition.Kind
+		begins transition.State
+	}{
+		"nothing, to the ingress":      {nothing, in, transition.State{Active: in, Target: in}},
+		"nothing, to the sidecars":     {nothing, car, transition.State{Active: in, Target: car, Phase: preparing}},
+		"nothing, to the gateway":      {nothing, gw, transition.State{Active: in, Target: gw, Phase: preparing}},
+		"the gateway, to the ingress":  {gateway, in, transition.State{Active: gw, Target: in, Phase: routing}},
+		"the gateway, to the sidecars": {gateway, car, transition.State{Active: gw, Target: car, Phase: routing}},
+		"the gateway, to itself":       {gateway, gw, transition.State{Active: in, Target: gw, Phase: preparing}},
+		"walls, to the ingress":        {walls, in, transition.State{Active: gw, Target: in, Phase: relaxing}},
+		"walls, to the sidecars":       {walls, car, transition.State{Active: gw, Target: car, Phase: relaxing}},
+		"walls, to themselves":         {walls, gw, transition.State{Active: gw, Target: in, Phase: relaxing}},
 	}
-	if s := transition.Next(transition.State{}, in, transition.Observed{}); !s.Settled() || s.Active != in {
-		t.Errorf("IngressOnly began with %+v", s)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := transition.Next(transition.State{}, tt.want, tt.stands)
+			if s != tt.begins {
+				t.Errorf("began with %s", describe(s))
+			}
+			check(t, s)
+			if end, _ := walk(t, s, tt.want); end.Active != tt.want || !end.Settled() {
+				t.Errorf("ended at %s", describe(end))
+			}
+		})
 	}
 }
 
