@@ -51,6 +51,8 @@ const (
 	ReasonNoMembers          = "NoMembers"
 	ReasonExpiring           = "Expiring"
 	ReasonUnusable           = "Unusable"
+	ReasonLost               = "Lost"
+	ReasonRootChanged        = "RootChanged"
 	ReasonDeadlineExceeded   = "DeadlineExceeded"
 	ReasonProbeFailed        = "ProbeFailed"
 	ReasonNone               = "NoGateways"
@@ -91,6 +93,12 @@ const (
 	// AnnotationFingerprint and AnnotationNotAfter describe a root certificate.
 	AnnotationFingerprint = "isthmus.dev/root-fingerprint"
 	AnnotationNotAfter    = "isthmus.dev/ca-not-after"
+	// AnnotationAccount, on pod templates, is the uid of the ServiceAccount whose
+	// tokens the pods hold: those of another are not taken.
+	AnnotationAccount = "isthmus.dev/service-account-uid"
+	// AnnotationProblem, on the root's ConfigMap, is why the CA cannot be used now: a
+	// reason, a colon, and a message.
+	AnnotationProblem = "isthmus.dev/ca-problem"
 	// AnnotationProbe records the answer of the injection webhook's probe.
 	AnnotationProbe = "isthmus.dev/probe"
 	// Finalizer holds a MeshTopology until everything it made is gone.

@@ -18,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -184,6 +185,15 @@ func (r *Reconciler) report(ctx context.Context, f *Facts, p *Plan, failure erro
 func (r *Reconciler) announce(before, after *v1alpha1.MeshTopology) {
 	if t := after.Status.Transition; t != nil && (before.Status.Transition == nil || before.Status.Transition.Phase != t.Phase) {
 		r.Events.Eventf(after, nil, corev1.EventTypeNormal, v1alpha1.ReasonTransition, t.Phase, "%s", t.Message)
+	}
+	if was, is := before.Status.CA, after.Status.CA; was != nil && is != nil && was.Fingerprint != is.Fingerprint {
+		r.Events.Eventf(after, nil, corev1.EventTypeWarning, v1alpha1.ReasonRootChanged, "Reconcile",
+			"The root certificate is another than before: start all pods of the mesh anew, those that run are not trusted by new ones")
+	}
+	if c := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionReady); c.Reason == v1alpha1.ReasonDeleting {
+		if was := meta.FindStatusCondition(before.Status.Conditions, c.Type); was == nil || was.Message != c.Message {
+			r.Events.Eventf(after, nil, corev1.EventTypeNormal, c.Reason, "Delete", "%s", c.Message)
+		}
 	}
 	for _, c := range conditions.Changed(before.Status.Conditions, after.Status.Conditions) {
 		switch {

@@ -60,10 +60,10 @@ var (
 )
 
 // pruneComponents removes the objects of components but those to keep.
-func (r *Reconciler) pruneComponents(ctx context.Context, f *Facts, keep map[apply.Ref]bool, names ...string) (changes []apply.Change, remaining int, err error) {
+func (r *Reconciler) pruneComponents(ctx context.Context, f *Facts, keep map[apply.Ref]bool, names ...string) (changes []apply.Change, remaining []apply.Ref, err error) {
 	in, err := componentSelector(f.Mesh.Name, names)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	for _, scope := range []struct {
 		kinds []schema.GroupVersionKind
@@ -73,7 +73,7 @@ func (r *Reconciler) pruneComponents(ctx context.Context, f *Facts, keep map[app
 		{clusterKinds, []client.ListOption{in}},
 	} {
 		done, left, err := r.Applier.Prune(ctx, scope.kinds, keep, scope.opts...)
-		changes, remaining = append(changes, done...), remaining+left
+		changes, remaining = append(changes, done...), append(remaining, left...)
 		if err != nil {
 			return changes, remaining, err
 		}
@@ -108,7 +108,7 @@ func (r *Reconciler) delete(ctx context.Context, f *Facts) error {
 	}
 	for _, d := range departures {
 		if err := d.do(r, ctx, f); err != nil {
-			p := &Plan{Accepted: accept(f), State: f.State}
+			p := &Plan{Accepted: accept(f), State: f.State, Departing: d.name + ": " + err.Error()}
 			if reported := r.report(ctx, f, p, err); reported != nil {
 				return reported
 			}
@@ -163,8 +163,13 @@ func (r *Reconciler) awaitMembers(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return err
 	}
-	if n := len(f.Members.Objects); n > 0 {
-		return reconcile.Wait(poll, "%d namespaces to be left", n)
+	if left := f.Members.Objects; len(left) > 0 {
+		var names []string
+		for _, m := range left {
+			names = append(names, m.Namespace)
+		}
+		slices.Sort(names)
+		return reconcile.Wait(poll, "namespaces to be left: %s", some(names))
 	}
 	return nil
 }
@@ -221,10 +226,20 @@ func (r *Reconciler) removeControlPlane(ctx context.Context, f *Facts) error {
 func (r *Reconciler) remove(ctx context.Context, f *Facts, names ...string) error {
 	changes, remaining, err := r.pruneComponents(ctx, f, nil, names...)
 	logChanges(ctx, changes)
-	if err == nil && remaining > 0 {
-		return reconcile.Wait(poll/4, "%d objects to go", remaining)
+	if err == nil && len(remaining) > 0 {
+		return reconcile.Wait(poll/4, "these to go: %s", some(refs(remaining)))
 	}
 	return err
+}
+
+// refs names objects, sorted.
+func refs(list []apply.Ref) []string {
+	var out []string
+	for _, r := range list {
+		out = append(out, r.String())
+	}
+	slices.Sort(out)
+	return out
 }
 
 // removeTrust removes the root's ConfigMap and, if asked to, the signing key. On a

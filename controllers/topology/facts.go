@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
@@ -78,6 +79,8 @@ type Parts struct {
 	// Service of the control plane.
 	Service  *corev1.Service
 	Gateways map[string]Gateway
+	// Accounts are the uids of ServiceAccounts by name.
+	Accounts map[string]types.UID
 	// Injector says what is known of the injection webhook.
 	Injector Injector
 }
@@ -104,6 +107,8 @@ type Trust struct {
 	Root        string
 	Fingerprint string
 	NotAfter    time.Time
+	// Reason and Problem say why the CA cannot be used now; empty if it can.
+	Reason, Problem string
 }
 
 // Distribution is how far the published configuration got.

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
@@ -173,6 +174,14 @@ func (r *Reconciler) gatherParts(ctx context.Context, f *Facts) error {
 			f.Parts.Service = s
 		}
 	}
+	var accounts corev1.ServiceAccountList
+	if err := r.Client.List(ctx, &accounts, inOwn...); err != nil {
+		return fmt.Errorf("list ServiceAccounts: %w", err)
+	}
+	f.Parts.Accounts = map[string]types.UID{}
+	for _, a := range accounts.Items {
+		f.Parts.Accounts[a.Name] = a.UID
+	}
 	return nil
 }
 
@@ -184,6 +193,7 @@ func (r *Reconciler) gatherTrust(ctx context.Context, f *Facts) error {
 	}
 	f.Trust.Root = cm.Data[revision.RootKey]
 	f.Trust.Fingerprint = cm.Annotations[v1alpha1.AnnotationFingerprint]
+	f.Trust.Reason, f.Trust.Problem, _ = strings.Cut(cm.Annotations[v1alpha1.AnnotationProblem], ": ")
 	// An unreadable time is shown as none.
 	f.Trust.NotAfter, _ = time.Parse(time.RFC3339, cm.Annotations[v1alpha1.AnnotationNotAfter])
 	return nil

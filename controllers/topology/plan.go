@@ -42,6 +42,8 @@ type Plan struct {
 	// Destinations are ServiceEntries. They come last: isthmusd's webhook may refuse
 	// one, which must not keep anything else from its place.
 	Destinations []*unstructured.Unstructured
+	// Departing is the step of deletion that is waited for, and why.
+	Departing string
 }
 
 // Decide plans. It is pure: the same facts give the same plan.
@@ -250,7 +252,31 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 	if p.State.Gateway() {
 		add(f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()))
 	}
-	return out, err
+	return slices.DeleteFunc(out, f.early), err
+}
+
+// early tells whether it is too early for a Deployment: it is not there yet, nor is
+// its ServiceAccount, whose uid its pods are to bear from the first.
+func (f *Facts) early(o *unstructured.Unstructured) bool {
+	if o.GetKind() != "Deployment" {
+		return false
+	}
+	account, _, _ := unstructured.NestedString(o.Object, "spec", "template", "spec", "serviceAccountName")
+	_, known := f.Parts.Accounts[account]
+	return !known && !f.stands(o.GetName())
+}
+
+// stands tells whether a Deployment of the mesh is there.
+func (f *Facts) stands(name string) bool {
+	if d := f.Parts.ControlPlane; d != nil && d.Name == name {
+		return true
+	}
+	for _, g := range f.Parts.Gateways {
+		if g.Deployment != nil && g.Deployment.Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *Facts) chart(name, component string, values any) ([]*unstructured.Unstructured, error) {

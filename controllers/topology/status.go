@@ -51,6 +51,7 @@ func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshTopologyStatus {
 	if p.Accepted.Status == metav1.ConditionTrue {
 		s.Version = f.version()
 	}
+	s.CA = old.CA // the one that was known last
 	if f.Trust.Fingerprint != "" {
 		s.CA = &v1alpha1.CAStatus{Fingerprint: f.Trust.Fingerprint}
 		if !f.Trust.NotAfter.IsZero() {
@@ -74,7 +75,7 @@ func (f *Facts) conditions(p *Plan) []conditions.Condition {
 // stalling are the reasons that only a person can clear.
 var stalling = []string{
 	v1alpha1.ReasonInvalid, v1alpha1.ReasonUnsupportedVersion, v1alpha1.ReasonNamespaceTaken, v1alpha1.ReasonOverlap,
-	v1alpha1.ReasonUnusable, v1alpha1.ReasonDeadlineExceeded, v1alpha1.ReasonPolicyHole,
+	v1alpha1.ReasonUnusable, v1alpha1.ReasonLost, v1alpha1.ReasonRootChanged, v1alpha1.ReasonDeadlineExceeded, v1alpha1.ReasonPolicyHole,
 }
 
 // summary is Ready, Reconciling and Stalled, from the parts.
@@ -103,7 +104,7 @@ func summary(f *Facts, p *Plan, parts []conditions.Condition, failure error) []c
 	}
 	switch {
 	case f.Mesh.DeletionTimestamp != nil:
-		return verdict(v1alpha1.ReasonDeleting, "The mesh is being removed.")
+		return verdict(v1alpha1.ReasonDeleting, "The mesh is being removed: "+p.Departing)
 	case stuck != nil:
 		return []conditions.Condition{
 			conditions.False(v1alpha1.ConditionReady, stuck.Reason, stuck.Message),
@@ -207,7 +208,9 @@ func (f *Facts) ca() conditions.Condition {
 	end := f.Trust.NotAfter
 	switch {
 	case f.Trust.Root == "":
-		return conditions.False(kind, v1alpha1.ReasonWaiting, "The CA is not there yet.")
+		return conditions.False(kind, v1alpha1.ReasonWaiting, "The CA is not there yet; if it lasts, Events tell why.")
+	case f.Trust.Problem != "":
+		return conditions.False(kind, f.Trust.Reason, f.Trust.Problem)
 	case !end.IsZero() && f.Now.After(end):
 		return conditions.False(kind, v1alpha1.ReasonUnusable, "The CA's certificate ended at "+end.UTC().Format(time.RFC3339)+".")
 	case !end.IsZero() && end.Sub(f.Now) < expiring:

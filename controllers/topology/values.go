@@ -9,9 +9,11 @@ import (
 	"maps"
 	"strconv"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
@@ -29,6 +31,8 @@ type workloadValues struct {
 	PullPolicy  corev1.PullPolicy `json:"pullPolicy"`
 	PullSecrets []string          `json:"pullSecrets"`
 	TrustDomain string            `json:"trustDomain"`
+	// Account is the uid of the ServiceAccount, so that pods start anew with it.
+	Account types.UID `json:"account,omitempty"`
 	// Replicas is the annotation of the Deployment, for package apply.
 	Replicas   string            `json:"replicas"`
 	Scheduling scheduling        `json:"scheduling"`
@@ -113,11 +117,23 @@ func measurable(r corev1.ResourceRequirements) corev1.ResourceRequirements {
 
 func (f *Facts) controlPlaneValues() controlPlaneValues {
 	selector := allowance.Part(f.Mesh.Name, f.Mesh.Spec.Namespace, v1alpha1.ComponentControlPlane).Pods.MatchLabels
-	return controlPlaneValues{
+	v := controlPlaneValues{
 		workloadValues: f.workload("isthmusd", f.Mesh.Spec.ControlPlane.Workload, selector),
 		ClusterDomain:  f.Settings.ClusterDomain,
 		Operator:       f.Settings.User(),
 	}
+	v.Account = f.account(revision.ControlPlane(f.Mesh.Name), f.Parts.ControlPlane)
+	return v
+}
+
+// account is the uid of a ServiceAccount. While it is gone its pods stay as they
+// are: it comes back with another uid.
+func (f *Facts) account(name string, d *appsv1.Deployment) types.UID {
+	uid, ok := f.Parts.Accounts[name]
+	if !ok && d != nil {
+		return types.UID(d.Spec.Template.Annotations[v1alpha1.AnnotationAccount])
+	}
+	return uid
 }
 
 func (f *Facts) ingressValues(g v1alpha1.IngressGateway) gatewayValues {
@@ -161,12 +177,14 @@ func (f *Facts) egressValues() gatewayValues {
 func (f *Facts) gatewayValues(name, component string, w v1alpha1.Workload) gatewayValues {
 	selector := map[string]string{v1alpha1.LabelTopology: f.Mesh.Name, v1alpha1.LabelGateway: name}
 	address := fmt.Sprintf("%s.%s.svc:15012", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace)
-	return gatewayValues{
+	v := gatewayValues{
 		workloadValues: f.workload("isthmus-proxy", w, selector),
 		Gateway:        name, Component: component,
 		LogLevel:    cmp.Or(f.Mesh.Spec.Proxy.LogLevel, "warning"),
 		ProxyConfig: fmt.Sprintf(`{"discoveryAddress":%q}`, address),
 	}
+	v.Account = f.account(revision.Gateway(name, f.Mesh.Name), f.Parts.Gateways[name].Deployment)
+	return v
 }
 
 func servicePort(name string, number int32) corev1.ServicePort {

@@ -10,7 +10,10 @@ package trust
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,7 +49,7 @@ type Reconciler struct {
 }
 
 // SetupWithManager watches topologies and the ConfigMaps. Secrets are not watched:
-// the operator may not list them; they are looked at at each resync.
+// the operator may not list them; they are looked at each minute.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("trust").
 		For(&v1alpha1.MeshTopology{}, builder.WithPredicates(reconcile.SpecChanged())).
@@ -54,7 +57,12 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// Reconcile makes the CA if there is none, and publishes its root.
+// look is how often the Secret is looked at.
+const look = time.Minute
+
+// Reconcile makes the CA if there never was one, and publishes its root. A root that
+// is published stays so whatever becomes of the Secret: running proxies trust no
+// other. Deleting its ConfigMap is how a person asks for a new beginning.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var m v1alpha1.MeshTopology
 	if err := r.Client.Get(ctx, req.NamespacedName, &m); err != nil {
@@ -63,51 +71,32 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if m.DeletionTimestamp != nil || m.Spec.Suspend {
 		return ctrl.Result{}, nil
 	}
-	secret, err := r.ensure(ctx, &m)
+	if ok, err := r.Access.Granted(ctx, m.Spec.Namespace); err != nil || !ok {
+		return reconcile.Result(notYet(err, m.Spec.Namespace))
+	}
+	f, err := r.gather(ctx, &m)
 	if err != nil {
 		return reconcile.Result(err)
 	}
-	root, problem := r.describe(secret, &m)
-	if problem != nil {
+	if f.secret == nil && f.root == "" {
+		if f.secret, err = r.create(ctx, &m); err != nil {
+			return reconcile.Result(err)
+		}
+	}
+	u, problem := decide(f, &m, r.Clock())
+	if u == nil {
 		r.Events.Eventf(&m, nil, corev1.EventTypeWarning, v1alpha1.ReasonUnusable, "LoadCA", "%s", problem)
-		return ctrl.Result{RequeueAfter: time.Minute}, nil
+		return ctrl.Result{RequeueAfter: look}, nil
 	}
-	_, err = r.Applier.Apply(ctx, root)
-	return reconcile.Result(err)
-}
-
-// ensure reads the CA Secret, or makes it. It is created, never applied: a key that
-// is there is never written over.
-func (r *Reconciler) ensure(ctx context.Context, m *v1alpha1.MeshTopology) (*corev1.Secret, error) {
-	if ok, err := r.Access.Granted(ctx, m.Spec.Namespace); err != nil || !ok {
-		return nil, notYet(err, m.Spec.Namespace)
+	changes, err := r.Applier.Apply(ctx, u)
+	if err == nil && len(changes) > 0 && problem != "" {
+		reason, message, _ := strings.Cut(problem, ": ")
+		r.Events.Eventf(&m, nil, corev1.EventTypeWarning, reason, "LoadCA", "%s", message)
 	}
-	var s corev1.Secret
-	key := client.ObjectKey{Namespace: m.Spec.Namespace, Name: revision.CASecret(m.Name)}
-	err := r.Live.Get(ctx, key, &s)
-	if err == nil || !apierrors.IsNotFound(err) {
-		return &s, err
-	}
-	bundle, err := pki.NewRoot(pki.RootOptions{Organization: m.Spec.Trust.Domain, Validity: pki.Validity{Now: r.Clock()}})
 	if err != nil {
-		return nil, fmt.Errorf("make a root: %w", err)
+		return reconcile.Result(err)
 	}
-	data, err := bundle.Data()
-	if err != nil {
-		return nil, fmt.Errorf("write down the root: %w", err)
-	}
-	s = corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: map[string]string{
-			v1alpha1.LabelTopology: m.Name, v1alpha1.LabelComponent: v1alpha1.ComponentTrust,
-		}},
-		Type: corev1.SecretTypeOpaque,
-		Data: data,
-	}
-	if err := r.Client.Create(ctx, &s, client.FieldOwner(apply.Manager)); err != nil {
-		return nil, fmt.Errorf("create Secret %s: %w", key, err)
-	}
-	r.Events.Eventf(m, nil, corev1.EventTypeNormal, v1alpha1.ReasonAvailable, "CreateCA", "Made Secret %s with a new root", key)
-	return &s, nil
+	return ctrl.Result{RequeueAfter: look}, nil
 }
 
 func notYet(err error, namespace string) error {
@@ -117,20 +106,115 @@ func notYet(err error, namespace string) error {
 	return reconcile.Wait(250*time.Millisecond, "the right to work in namespace %s", namespace)
 }
 
-// describe is the ConfigMap that tells of the CA, or why there is none to tell of.
-func (r *Reconciler) describe(s *corev1.Secret, m *v1alpha1.MeshTopology) (*unstructured.Unstructured, error) {
-	bundle, err := pki.Load(s.Data, r.Clock())
-	if err != nil {
-		return nil, fmt.Errorf("the Secret %s/%s is no usable CA: %w", s.Namespace, s.Name, err)
-	}
-	u := RootConfigMap(m, m.Spec.Namespace, string(bundle.RootPEM()))
-	u.SetLabels(map[string]string{v1alpha1.LabelTopology: m.Name, v1alpha1.LabelComponent: v1alpha1.ComponentTrust})
-	u.SetAnnotations(map[string]string{
-		v1alpha1.AnnotationFingerprint: fmt.Sprintf("%x", sha256.Sum256(bundle.Roots()[0].Raw)),
-		v1alpha1.AnnotationNotAfter:    bundle.NotAfter().UTC().Format(time.RFC3339),
-	})
-	return u, nil
+// facts are the CA as it is: the Secret, or nil, and what was published of it.
+type facts struct {
+	secret *corev1.Secret
+	root   string
+	notes  map[string]string
 }
+
+// gather reads past the cache: an old answer could cost the mesh its root.
+func (r *Reconciler) gather(ctx context.Context, m *v1alpha1.MeshTopology) (facts, error) {
+	var f facts
+	var s corev1.Secret
+	key := client.ObjectKey{Namespace: m.Spec.Namespace, Name: revision.CASecret(m.Name)}
+	switch err := r.Live.Get(ctx, key, &s); {
+	case err == nil:
+		f.secret = &s
+	case !apierrors.IsNotFound(err):
+		return f, fmt.Errorf("read Secret %s: %w", key, err)
+	}
+	var cm corev1.ConfigMap
+	key.Name = revision.RootConfigMap(m.Name)
+	if err := r.Live.Get(ctx, key, &cm); client.IgnoreNotFound(err) != nil {
+		return f, fmt.Errorf("read ConfigMap %s: %w", key, err)
+	}
+	f.root, f.notes = cm.Data[revision.RootKey], cm.Annotations
+	return f, nil
+}
+
+// create makes the Secret. It is created, never applied: a key that is there is
+// never written over.
+func (r *Reconciler) create(ctx context.Context, m *v1alpha1.MeshTopology) (*corev1.Secret, error) {
+	bundle, err := pki.NewRoot(pki.RootOptions{Organization: m.Spec.Trust.Domain, Validity: pki.Validity{Now: r.Clock()}})
+	if err != nil {
+		return nil, fmt.Errorf("make a root: %w", err)
+	}
+	data, err := bundle.Data()
+	if err != nil {
+		return nil, fmt.Errorf("write down the root: %w", err)
+	}
+	s := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: m.Spec.Namespace, Name: revision.CASecret(m.Name), Labels: map[string]string{
+			v1alpha1.LabelTopology: m.Name, v1alpha1.LabelComponent: v1alpha1.ComponentTrust,
+		}},
+		Type: corev1.SecretTypeOpaque,
+		Data: data,
+	}
+	key := client.ObjectKeyFromObject(s)
+	if err := r.Client.Create(ctx, s, client.FieldOwner(apply.Manager)); err != nil {
+		return nil, fmt.Errorf("create Secret %s: %w", key, err)
+	}
+	r.Events.Eventf(m, nil, corev1.EventTypeNormal, v1alpha1.ReasonAvailable, "CreateCA", "Made Secret %s with a new root", key)
+	return s, nil
+}
+
+// decide is the ConfigMap that tells of the CA, and what keeps the CA from use; no
+// ConfigMap if there is nothing to tell of.
+func decide(f facts, m *v1alpha1.MeshTopology, now time.Time) (u *unstructured.Unstructured, problem string) {
+	root, notes := f.root, map[string]string{}
+	for _, k := range []string{v1alpha1.AnnotationFingerprint, v1alpha1.AnnotationNotAfter} {
+		if v := f.notes[k]; v != "" {
+			notes[k] = v
+		}
+	}
+	bundle, problem := load(f, m, now)
+	switch {
+	case problem != "":
+		notes[v1alpha1.AnnotationProblem] = problem
+	default:
+		root = string(bundle.RootPEM())
+		notes[v1alpha1.AnnotationFingerprint] = fingerprint(bundle.Roots()[0])
+		notes[v1alpha1.AnnotationNotAfter] = bundle.NotAfter().UTC().Format(time.RFC3339)
+	}
+	if root == "" {
+		return nil, problem
+	}
+	u = RootConfigMap(m, m.Spec.Namespace, root)
+	u.SetLabels(map[string]string{v1alpha1.LabelTopology: m.Name, v1alpha1.LabelComponent: v1alpha1.ComponentTrust})
+	u.SetAnnotations(notes)
+	return u, problem
+}
+
+// load is the CA in the Secret, if it goes on with what is published.
+func load(f facts, m *v1alpha1.MeshTopology, now time.Time) (*pki.Bundle, string) {
+	secret := m.Spec.Namespace + "/" + revision.CASecret(m.Name)
+	afresh := fmt.Sprintf("to begin with another root, delete ConfigMap %s/%s and start all pods of the mesh anew", m.Spec.Namespace, revision.RootConfigMap(m.Name))
+	if f.secret == nil {
+		return nil, fmt.Sprintf("%s: Secret %s with the mesh's key is gone; proxies keep their certificates until they end, new ones cannot be signed for long: restore the Secret; or, %s",
+			v1alpha1.ReasonLost, secret, afresh)
+	}
+	bundle, err := pki.Load(f.secret.Data, now)
+	if err != nil {
+		return nil, fmt.Sprintf("%s: Secret %s is no usable CA: %v; restore it", v1alpha1.ReasonUnusable, secret, err)
+	}
+	if f.root != "" && !sharesRoot(bundle, f.root) {
+		return nil, fmt.Sprintf("%s: Secret %s holds another root (%.16s) than the published one (%.16s): what it signs is not trusted by running proxies; restore the Secret; or, %s",
+			v1alpha1.ReasonRootChanged, secret, fingerprint(bundle.Roots()[0]), f.notes[v1alpha1.AnnotationFingerprint], afresh)
+	}
+	return bundle, ""
+}
+
+// sharesRoot tells whether one of the CA's roots is among those that are published:
+// then who trusts the published ones goes on to be understood.
+func sharesRoot(b *pki.Bundle, published string) bool {
+	known, err := pki.ParseCertificates([]byte(published))
+	return err == nil && slices.ContainsFunc(known, func(k *x509.Certificate) bool {
+		return slices.ContainsFunc(b.Roots(), k.Equal)
+	})
+}
+
+func fingerprint(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Raw)) }
 
 // RootConfigMap is the ConfigMap from which pods of a namespace read the root
 // certificate; it goes with the MeshTopology.

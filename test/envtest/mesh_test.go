@@ -34,7 +34,12 @@ type mesh struct {
 // newMesh makes a topology with one labelled member namespace.
 func newMesh(t *testing.T, name string, kind v1alpha1.TopologyKind, change func(*v1alpha1.MeshTopologySpec)) *mesh {
 	t.Helper()
-	m := &mesh{world: shared, t: t, name: name, own: "mesh-" + name, member: "member-" + name}
+	return newMeshIn(shared, t, name, kind, change)
+}
+
+func newMeshIn(w *world, t *testing.T, name string, kind v1alpha1.TopologyKind, change func(*v1alpha1.MeshTopologySpec)) *mesh {
+	t.Helper()
+	m := &mesh{world: w, t: t, name: name, own: "mesh-" + name, member: "member-" + name}
 	m.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: m.member, Labels: map[string]string{"istio.io/rev": name}}})
 	mt := &v1alpha1.MeshTopology{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -201,6 +206,12 @@ func (m *mesh) remove() {
 	if err := m.admin.Delete(m.t.Context(), m.get()); err != nil {
 		m.t.Fatalf("delete: %v", err)
 	}
+	m.gone()
+}
+
+// gone waits until the topology is.
+func (m *mesh) gone() {
+	m.t.Helper()
 	eventually(m.t, "deletion", func() error {
 		var mt v1alpha1.MeshTopology
 		err := m.admin.Get(m.t.Context(), client.ObjectKey{Name: m.name}, &mt)

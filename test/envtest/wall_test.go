@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -36,6 +37,7 @@ func (m *mesh) stalls(reason string, words ...string) {
 			m.t.Errorf("%q is not in %q", w, got)
 		}
 	}
+	eventually(m.t, "kstatus", func() error { return m.kstatus(status.FailedStatus) })
 }
 
 func TestWallWaitsForPodsThatItWouldCut(t *testing.T) {

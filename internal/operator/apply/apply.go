@@ -242,8 +242,8 @@ func (a *Applier) remove(ctx context.Context, ref Ref, live client.Object) ([]Ch
 }
 
 // Prune removes the objects of these kinds that carry the labels and are not to be
-// kept. Whatever is still there afterwards, on its way out, counts as remaining.
-func (a *Applier) Prune(ctx context.Context, kinds []schema.GroupVersionKind, keep map[Ref]bool, opts ...client.ListOption) (changes []Change, remaining int, err error) {
+// kept. Whatever is still there afterwards, on its way out, is remaining.
+func (a *Applier) Prune(ctx context.Context, kinds []schema.GroupVersionKind, keep map[Ref]bool, opts ...client.ListOption) (changes []Change, remaining []Ref, err error) {
 	var failures []error
 	for _, gvk := range kinds {
 		found, err := a.list(ctx, gvk, opts...)
@@ -256,7 +256,7 @@ func (a *Applier) Prune(ctx context.Context, kinds []schema.GroupVersionKind, ke
 			if keep[ref] {
 				continue
 			}
-			remaining++
+			remaining = append(remaining, ref)
 			done, err := a.remove(ctx, ref, o)
 			changes = append(changes, done...)
 			failures = append(failures, err)
