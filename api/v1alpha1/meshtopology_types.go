@@ -76,6 +76,7 @@ const (
 // MeshTopologySpec is what is wanted. Only the topology must be given.
 //
 // +kubebuilder:validation:XValidation:rule="self.topology != 'EgressGateway' || !has(self.egress) || !has(self.egress.policy) || self.egress.policy == 'RegistryOnly'",message="the egress gateway passes registered hosts only: with topology EgressGateway, egress.policy must be RegistryOnly or absent",fieldPath=".egress.policy"
+// +kubebuilder:validation:XValidation:rule="!has(self.patches) || self.patches.all(p, p.target.part in ['isthmusd', 'egress'] || (has(self.ingress) && has(self.ingress.gateways) && self.ingress.gateways.exists(g, g.name == p.target.part)))",message="a patch's target.part is isthmusd, egress, or the name of one of ingress.gateways",fieldPath=".patches"
 type MeshTopologySpec struct {
 	// Topology is the shape of the mesh's border; may be edited at any time.
 	// +required
@@ -132,6 +133,13 @@ type MeshTopologySpec struct {
 	// Telemetry is what proxies report.
 	// +optional
 	Telemetry Telemetry `json:"telemetry,omitempty"`
+	// Patches change rendered objects where spec has no field for it. They are applied
+	// last, in this order.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Patches []Patch `json:"patches,omitempty"`
 	// Suspend stops the operator from changing anything for this topology; status
 	// is still kept. Deletion is not suspended.
 	// +optional

@@ -5,6 +5,7 @@ package topology
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/conditions"
 	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
+	"github.com/isthmus-mesh/isthmus/internal/operator/patch"
 	"github.com/isthmus-mesh/isthmus/internal/operator/policy"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
@@ -60,7 +62,12 @@ func Decide(f *Facts) (*Plan, error) {
 	p.State.Epoch = p.Config.Epoch
 	p.Ground = f.ground()
 	p.Destinations = f.destinations()
-	if p.Objects, err = f.objects(p); err != nil {
+	p.Objects, err = f.objects(p)
+	var refused patch.Refusal
+	if errors.As(err, &refused) {
+		return &Plan{Accepted: conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, refused.Error()), State: f.State}, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -245,14 +252,37 @@ func (f *Facts) objects(p *Plan) ([]*unstructured.Unstructured, error) {
 		add(f.guard(p.Config))
 		add(f.walls(p.Config.Allowance))
 	}
-	add(f.chart(charts.ControlPlane, v1alpha1.ComponentControlPlane, f.controlPlaneValues()))
+	add(f.parts(p))
+	return slices.DeleteFunc(out, f.early), err
+}
+
+// parts are control plane and gateways, with spec.patches laid over them.
+func (f *Facts) parts(p *Plan) ([]*unstructured.Unstructured, error) {
+	out, err := f.chart(charts.ControlPlane, v1alpha1.ComponentControlPlane, f.controlPlaneValues())
+	if err != nil {
+		return nil, err
+	}
 	for _, g := range f.Mesh.Spec.Ingress.Gateways {
-		add(f.chart(charts.Gateway, v1alpha1.ComponentIngressGateway, f.ingressValues(g)))
+		gateway, err := f.chart(charts.Gateway, v1alpha1.ComponentIngressGateway, f.ingressValues(g))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, gateway...)
+	}
+	// A patch that is for another topology's gateway is judged before it is needed.
+	var later []*unstructured.Unstructured
+	if p.State.Gateway() || slices.ContainsFunc(f.Mesh.Spec.Patches, func(p v1alpha1.Patch) bool { return p.Target.Part == revision.Egress }) {
+		if later, err = f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()); err != nil {
+			return nil, err
+		}
+	}
+	if err := patch.Apply(slices.Concat(out, later), f.Mesh.Spec.Patches); err != nil {
+		return nil, err
 	}
 	if p.State.Gateway() {
-		add(f.chart(charts.Gateway, v1alpha1.ComponentEgressGateway, f.egressValues()))
+		out = append(out, later...)
 	}
-	return slices.DeleteFunc(out, f.early), err
+	return out, nil
 }
 
 // early tells whether it is too early for a Deployment: it is not there yet, nor is

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
@@ -372,6 +373,49 @@ func TestSpecsThatOnlyHalfCouldBeCarriedOut(t *testing.T) {
 			c := decide(t, f).Accepted
 			if tt.want == "" && c.Status != metav1.ConditionTrue || tt.want != "" && (c.Status != metav1.ConditionFalse || c.Message != tt.want) {
 				t.Errorf("%s: %s", c.Status, c.Message)
+			}
+		})
+	}
+}
+
+func TestPatches(t *testing.T) {
+	patch := func(part, spec string) v1alpha1.Patch {
+		return v1alpha1.Patch{Name: "a", Target: v1alpha1.PatchTarget{Kind: "Deployment", Part: part},
+			Merge: v1alpha1.PatchBody{Spec: &runtime.RawExtension{Raw: []byte(spec)}}}
+	}
+	const good, bad = `{"progressDeadlineSeconds":7}`, `{"replicas":7}`
+	tests := map[string]struct {
+		kind   v1alpha1.TopologyKind
+		patch  v1alpha1.Patch
+		object string // that is patched
+		want   string // of the refusal
+	}{
+		"isthmusd":                             {v1alpha1.IngressOnly, patch("isthmusd", good), "isthmusd-default-0-1-0", ""},
+		"an ingress gateway":                   {v1alpha1.IngressOnly, patch("ingress", good), "ingress-default", ""},
+		"the egress gateway":                   {v1alpha1.EgressGateway, patch("egress", good), "egress-default", ""},
+		"an egress gateway that is not there":  {v1alpha1.IngressOnly, patch("egress", good), "", ""},
+		"what cannot be patched":               {v1alpha1.IngressOnly, patch("isthmusd", bad), "", "patches a: spec.replicas cannot be patched: set workload.replicas"},
+		"what cannot be patched and not there": {v1alpha1.IngressOnly, patch("egress", bad), "", "patches a: spec.replicas cannot be patched: set workload.replicas"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := testFacts(tt.kind)
+			f.Mesh.Spec.Patches = []v1alpha1.Patch{tt.patch}
+			p := decide(t, f)
+			if tt.want != "" {
+				if p.Accepted.Status != metav1.ConditionFalse || p.Accepted.Message != tt.want || len(p.Objects)+len(p.Ground) > 0 || p.State != f.State {
+					t.Errorf("not refused as a whole: %+v", p)
+				}
+				return
+			}
+			for _, o := range p.Objects {
+				if o.GetKind() != "Deployment" {
+					continue
+				}
+				got, _, _ := unstructured.NestedInt64(o.Object, "spec", "progressDeadlineSeconds")
+				if patched := got == 7; patched != (o.GetName() == tt.object) {
+					t.Errorf("%s: %d", o.GetName(), got)
+				}
 			}
 		})
 	}

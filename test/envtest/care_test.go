@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -219,4 +220,32 @@ func TestNamespaceOfSomebodyElseIsNotTouched(t *testing.T) {
 	if got.DeletionTimestamp != nil || got.ResourceVersion != ns.ResourceVersion {
 		t.Errorf("the namespace was changed: %v", got.ObjectMeta)
 	}
+}
+
+func TestPatchesAreLaidOverObjects(t *testing.T) {
+	patch := func(spec string) []v1alpha1.Patch {
+		return []v1alpha1.Patch{{Name: "edge", Target: v1alpha1.PatchTarget{Kind: "Deployment", Part: "ingress"},
+			Merge: v1alpha1.PatchBody{Spec: &runtime.RawExtension{Raw: []byte(spec)}}}}
+	}
+	const seconds = `{"template":{"spec":{"terminationGracePeriodSeconds":7}}}`
+	m := newMesh(t, "patched", v1alpha1.IngressOnly, func(s *v1alpha1.MeshTopologySpec) { s.Patches = patch(seconds) })
+	m.holds(v1alpha1.IngressOnly)
+	pod := func() corev1.PodSpec {
+		return read(m, m.own, "ingress-"+m.name, &appsv1.Deployment{}).Spec.Template.Spec
+	}
+	if got := *pod().TerminationGracePeriodSeconds; got != 7 {
+		t.Errorf("%d seconds", got)
+	}
+	m.restsWithoutWrites()
+	m.edit(func(s *v1alpha1.MeshTopologySpec) { s.Patches = patch(`{"template":{"spec":{"hostNetwork":true}}}`) })
+	m.stalls(v1alpha1.ReasonInvalid, "patches edge: spec.template.spec.hostNetwork cannot be patched")
+	if got := pod(); got.HostNetwork || *got.TerminationGracePeriodSeconds != 7 {
+		t.Errorf("half applied: %+v", got)
+	}
+	m.edit(func(s *v1alpha1.MeshTopologySpec) { s.Patches = nil })
+	m.holds(v1alpha1.IngressOnly)
+	if got := *pod().TerminationGracePeriodSeconds; got != 60 {
+		t.Errorf("%d seconds without a patch", got)
+	}
+	m.leavesNothing()
 }

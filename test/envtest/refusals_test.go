@@ -86,6 +86,14 @@ func TestBadSpecsAreRefusedWithAReason(t *testing.T) {
 		"a CA of another kind":                   {spec: `{topology: IngressOnly, trust: {ca: {type: Vault}}}`, want: `Unsupported value`},
 		"a registry with a slash at its end":     {spec: `{topology: IngressOnly, images: {registry: "registry.example/"}}`, want: `no slash at its end`},
 		"an unknown level of logs":               {spec: `{topology: IngressOnly, proxy: {logLevel: loud}}`, want: `Unsupported value`},
+		"a patch of no part":                     {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: edge}, merge: {spec: {}}}]}`, want: `target.part is isthmusd, egress, or the name of one of ingress.gateways`},
+		"a patch of a policy":                    {spec: `{topology: EgressGateway, patches: [{name: a, target: {kind: NetworkPolicy, part: egress}, merge: {spec: {}}}]}`, want: `Unsupported value: "NetworkPolicy"`},
+		"a patch of rights":                      {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: RoleBinding, part: isthmusd}, merge: {spec: {}}}]}`, want: `Unsupported value: "RoleBinding"`},
+		"a patch of nothing":                     {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: isthmusd}, merge: {}}]}`, want: `a patch changes metadata or spec`},
+		"a patch that is a word":                 {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: isthmusd}, merge: {spec: "replicas: 1"}}]}`, want: `must be of type object`},
+		"a patch of a name":                      {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: isthmusd}, merge: {metadata: {name: b}}}]}`, want: `unknown field "spec.patches[0].merge.metadata.name"`},
+		"a patch of a label of the operator":     {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: isthmusd}, merge: {metadata: {labels: {isthmus.dev/topology: b}}}}]}`, want: `labels under isthmus.dev/ are the operator's own`},
+		"two patches of one name":                {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: isthmusd}, merge: {spec: {}}}, {name: a, target: {kind: Service, part: isthmusd}, merge: {spec: {}}}]}`, want: `Duplicate value`},
 		"a field that is not there":              {spec: `{topology: IngressOnly, magic: true}`, want: `unknown field "spec.magic"`},
 	}
 	for name, tt := range tests {
