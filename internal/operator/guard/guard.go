@@ -141,7 +141,7 @@ func (f Facts) pods() *admissionv1.ValidatingAdmissionPolicy {
 	}...)
 	f.apply(p, "")
 	p.Spec.Variables = append(p.Spec.Variables, admissionv1.Variable{Name: "Proxy", Expression: f.rendered.offenders()})
-	proxy := violation("Proxy", `!variables.creating || size(variables.Proxy) == 0`,
+	proxy := violation("Proxy", `size(variables.Proxy) == 0`,
 		"a container that calls itself "+inject.ProxyContainer+" or "+inject.InitContainer+" must be what injection renders: remove it from the pod, and the proxy is added by itself")
 	// After the key that changed the proxy, and before OptOut, which comes of another proxy too.
 	p.Spec.Validations = slices.Insert(p.Spec.Validations, len(p.Spec.Validations)-1, proxy)

@@ -124,10 +124,10 @@ func (f Facts) label() *admissionv1.ValidatingAdmissionPolicy {
 		},
 	}})
 	marked := func(o string) string {
-		return `(` + o + ` != null && ` + o + `.metadata.?labels[?'` + v1alpha1.LabelEnforced + `'].orValue('') == ` + quote(f.Topology) + `)`
+		return o + `.metadata.?labels[?'` + v1alpha1.LabelEnforced + `'].orValue('') == ` + quote(f.Topology)
 	}
 	p.Spec.MatchConditions = []admissionv1.MatchCondition{
-		{Name: "the-mark-changes", Expression: marked("object") + ` != ` + marked("oldObject")},
+		{Name: "the-mark-changes", Expression: `(` + marked("object") + `) != (oldObject != null && ` + marked("oldObject") + `)`},
 	}
 	p.Spec.Validations = []admissionv1.Validation{{
 		Expression: `request.userInfo.username == ` + quote(f.Operator), Reason: ptr.To(metav1.StatusReasonForbidden),

@@ -194,7 +194,11 @@ func mounts(want []corev1.VolumeMount) string {
 	for _, m := range want {
 		known = append(known, m.Name+"="+m.MountPath)
 	}
-	return `c.?volumeMounts.orValue([]).all(m, m.mountPath == '` + serviceAccountMount + `' || (m.name + '=' + m.mountPath) in ` + list(known) + `)`
+	condition := `m.mountPath == '` + serviceAccountMount + `'`
+	if len(known) > 0 {
+		condition += ` || (m.name + '=' + m.mountPath) in ` + list(known)
+	}
+	return `c.?volumeMounts.orValue([]).all(m, ` + condition + `)`
 }
 
 // volumeOffenders lists volumes with the proxy's names that are not the proxy's.

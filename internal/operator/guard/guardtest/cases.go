@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"sigs.k8s.io/yaml"
 
@@ -21,6 +22,27 @@ import (
 
 //go:embed pods.yaml
 var table string
+
+//go:embed networkpolicies.yaml
+var networkPolicies string
+
+// NetworkPolicy is a case of a tenant's.
+type NetworkPolicy struct {
+	Spec networkingv1.NetworkPolicySpec `json:"spec"`
+	// Want is the beginning of the refusal; empty if the policy is let in.
+	Want string `json:"want"`
+}
+
+// NetworkPolicies are the table's, in a namespace of a mesh whose members have a
+// label.
+func NetworkPolicies(key, value, namespace string) (map[string]NetworkPolicy, error) {
+	var rows map[string]NetworkPolicy
+	text := strings.NewReplacer("KEY", key, "MESH", value, "NAMESPACE", namespace).Replace(networkPolicies)
+	if err := yaml.UnmarshalStrict([]byte(text), &rows); err != nil {
+		return nil, fmt.Errorf("read the table of policies: %w", err)
+	}
+	return rows, nil
+}
 
 // Case is one pod.
 type Case struct {
