@@ -72,7 +72,7 @@ func (x *run) normalize(m *hcmv3.HttpConnectionManager) {
 		}
 	}
 	if m.GetNormalizePath().GetValue() {
-		path = removeDots(path)
+		path = removeDots(strings.ReplaceAll(path, `\`, "/"))
 	}
 	if path+rest != r.Path {
 		r.Path = path + rest

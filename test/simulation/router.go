@@ -99,16 +99,27 @@ func matchedPrefix(m *routev3.RouteMatch, path string) string {
 	return path
 }
 
-// backreference is how Envoy writes a group in a substitution.
-var backreference = regexp.MustCompile(`\\(\d)`)
+// backreference is how Envoy writes a group in a substitution, or a backslash.
+var backreference = regexp.MustCompile(`\\(\d|\\)`)
 
+// substitute leaves the text alone where a group is meant that is not there.
 func substitute(pattern, text, with string) string {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return text
 	}
-	with = strings.ReplaceAll(with, "$", "$$")
-	return re.ReplaceAllString(text, backreference.ReplaceAllString(with, "$${$1}"))
+	missing := false
+	with = backreference.ReplaceAllStringFunc(strings.ReplaceAll(with, "$", "$$"), func(s string) string {
+		if s[1] == '\\' {
+			return s[1:]
+		}
+		missing = missing || int(s[1]-'0') > re.NumSubexp()
+		return "${" + s[1:] + "}"
+	})
+	if missing {
+		return text
+	}
+	return re.ReplaceAllString(text, with)
 }
 
 // route forwards: which cluster, and what is changed on the way.

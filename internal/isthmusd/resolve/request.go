@@ -126,7 +126,8 @@ func rewrite(w *networking.HTTPRewrite, m *networking.HTTPMatchRequest) ir.Rewri
 		out.Substitution = w.GetUriRegexRewrite().GetRewrite()
 	case w.GetUri() == "":
 	case m.GetUri().GetRegex() != "":
-		out.Regex, out.Substitution = m.GetUri().GetRegex(), w.GetUri()
+		// It is text, in which no group of the match is meant.
+		out.Regex, out.Substitution = m.GetUri().GetRegex(), strings.ReplaceAll(w.GetUri(), `\`, `\\`)
 	default:
 		out.Prefix, out.HasPrefix = w.GetUri(), true
 	}
