@@ -52,6 +52,9 @@ func (d *dns) listen(s *space) (func(), error) {
 	}, nil
 }
 
+// Name lets a name mean these addresses.
+func (l *Lab) Name(host string, ips ...netip.Addr) { l.dns.set(host, ips...) }
+
 // set gives a name its addresses; without addresses it is gone.
 func (d *dns) set(name string, ips ...netip.Addr) {
 	d.mu.Lock()

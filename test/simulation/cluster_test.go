@@ -165,18 +165,23 @@ func (v village) Serve(Request) Answer { return v.app }
 
 func TestWhatComesBack(t *testing.T) {
 	t.Parallel()
+	const refusing = `  typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http_protocol_options: {}}, http_filters: [
+    {name: rbac, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {action: DENY, policies: {never: {principals: [{any: true}], permissions: [{matcher: {name: to, typed_config: {"@type": type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher, upstream_ip: {address_prefix: 10.0.0.66, prefix_len: 32}}}}]}}}}},
+    {name: codec, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec}}]}}
+`
 	const cluster = "  load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: 80}}}}]}]}\n"
 	for name, tc := range map[string]struct {
 		to    string
 		world village
 		want  string
 	}{
-		"the application's answer":           {"10.0.0.1", village{app: Answer{By: "b", Status: 404}}, "404 by b"},
-		"nobody there":                       {"10.0.0.1", village{empty: true}, "503 by a proxy"},
-		"an application that takes too long": {"10.0.0.1", village{app: Answer{By: "b", Status: 200, After: 3 * time.Second}}, "504 by a proxy"},
-		"an application in time":             {"10.0.0.1", village{app: Answer{By: "b", Status: 200, After: time.Second}}, "200 by b"},
-		"a name that resolves to nothing":    {"no.example", village{}, "503 by a proxy"},
-		"a proxy that calls itself":          {"10.9.0.2", village{}, "undecided: it goes round in circles"},
+		"an address that the cluster refuses": {"10.0.0.66", village{app: Answer{By: "b", Status: 200}}, "403 by a proxy"},
+		"the application's answer":            {"10.0.0.1", village{app: Answer{By: "b", Status: 404}}, "404 by b"},
+		"nobody there":                        {"10.0.0.1", village{empty: true}, "503 by a proxy"},
+		"an application that takes too long":  {"10.0.0.1", village{app: Answer{By: "b", Status: 200, After: 3 * time.Second}}, "504 by a proxy"},
+		"an application in time":              {"10.0.0.1", village{app: Answer{By: "b", Status: 200, After: time.Second}}, "200 by b"},
+		"a name that resolves to nothing":     {"no.example", village{}, "503 by a proxy"},
+		"a proxy that calls itself":           {"10.9.0.2", village{}, "undecided: it goes round in circles"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -184,7 +189,7 @@ func TestWhatComesBack(t *testing.T) {
 			if tc.to == "no.example" {
 				kind = "  type: STRICT_DNS\n"
 			}
-			tc.world.proxy = &Proxy{Name: "p", Address: netip.MustParseAddr("10.9.0.2"), Config: configFrom(t, fmt.Sprintf(passing, "", "", kind+fmt.Sprintf(cluster, tc.to)))}
+			tc.world.proxy = &Proxy{Name: "p", Address: netip.MustParseAddr("10.9.0.2"), Config: configFrom(t, fmt.Sprintf(passing, "", "", kind+refusing+fmt.Sprintf(cluster, tc.to)))}
 			js := Walk(tc.world, Sender{Machine: "client"}, Request{
 				Source: netip.MustParseAddrPort("10.9.0.1:4000"), Destination: netip.MustParseAddrPort("10.9.0.2:80"), Protocol: HTTP1, Authority: "b",
 			})

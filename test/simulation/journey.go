@@ -5,6 +5,7 @@ package simulation
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -231,6 +232,15 @@ func (t *traveller) targets(e Endpoint) []netip.AddrPort {
 
 func (t *traveller) send(p *Proxy, e Endpoint, j Journey) {
 	hop := j.Hops[len(j.Hops)-1]
+	why, err := hop.Outcome.refused(hop.To)
+	switch {
+	case err != nil:
+		t.arrive(j, Answer{Undecided: err.Error()})
+		return
+	case why != "":
+		t.arrive(j, Answer{Status: http.StatusForbidden})
+		return
+	}
 	r, err := hop.Outcome.Upstream(e, hop.To, p.Identity)
 	if err != nil {
 		t.arrive(j, Answer{Undecided: err.Error()})

@@ -32,6 +32,8 @@ type run struct {
 	secure bool
 	// alpn is what a filter says to offer upstream.
 	alpn []string
+	// upstream is the endpoint that has been chosen, for filters behind that choice.
+	upstream netip.AddrPort
 	// dynamic is the host that a filter has set for a dynamic forward proxy.
 	dynamic *Endpoint
 }

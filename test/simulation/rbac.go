@@ -4,12 +4,15 @@
 package simulation
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/matchers/upstream_ip_port/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // permitted evaluates rules and says why they refuse; "" if they let pass.
@@ -91,6 +94,8 @@ func (x *run) permission(p *rbacv3.Permission) (bool, error) {
 		return n >= r.DestinationPortRange.GetStart() && n < r.DestinationPortRange.GetEnd(), nil
 	case *rbacv3.Permission_RequestedServerName:
 		return matchString(r.RequestedServerName, x.sni)
+	case *rbacv3.Permission_Matcher:
+		return x.upstreamAddress(r.Matcher.GetTypedConfig())
 	}
 	return false, notModelled("RBAC permission %T", p.GetRule())
 }
@@ -147,6 +152,18 @@ func (x *run) authenticated(a *rbacv3.Principal_Authenticated) (bool, error) {
 		names = x.peer
 	}
 	return anyOf(names, func(s string) (bool, error) { return matchString(a.GetPrincipalName(), s) })
+}
+
+// upstreamAddress matches the endpoint that has been chosen.
+func (x *run) upstreamAddress(a *anypb.Any) (bool, error) {
+	m, ok, err := unpack(a, &upstreamv3.UpstreamIpPortMatcher{})
+	if err != nil || !ok || !x.upstream.IsValid() {
+		return false, errors.Join(err, notModelled("RBAC matcher %s", a.GetTypeUrl()))
+	}
+	if r := m.GetUpstreamPortRange(); r != nil && (int64(x.upstream.Port()) < r.GetStart() || int64(x.upstream.Port()) >= r.GetEnd()) {
+		return false, nil
+	}
+	return m.GetUpstreamIp() == nil || contains(prefix(m.GetUpstreamIp()))(x.upstream.Addr()), nil
 }
 
 func uris(names []string) []string {

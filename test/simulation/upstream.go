@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -25,11 +27,9 @@ func (o Outcome) Upstream(e Endpoint, to netip.AddrPort, identity []string) (Req
 	c := o.owner.clusters[o.Cluster]
 	r := o.Forward.clone()
 	r.Destination, r.Accepted, r.Internal = to, netip.AddrPort{}, e.Internal
-	options := &httpv3.HttpProtocolOptions{}
-	if a := c.GetTypedExtensionProtocolOptions()[httpOptions]; a != nil {
-		if _, _, err := unpack(a, options); err != nil {
-			return r, err
-		}
+	options, err := optionsOf(c)
+	if err != nil {
+		return r, err
 	}
 	if o.speaksHTTP() {
 		if err := setProtocol(&r, options); err != nil {
@@ -50,6 +50,42 @@ func (o Outcome) Upstream(e Endpoint, to netip.AddrPort, identity []string) (Req
 		r.TLS = append([]TLS{t.TLS}, r.TLS...)
 	}
 	return r, nil
+}
+
+func optionsOf(c *clusterv3.Cluster) (*httpv3.HttpProtocolOptions, error) {
+	out := &httpv3.HttpProtocolOptions{}
+	if a := c.GetTypedExtensionProtocolOptions()[httpOptions]; a != nil {
+		if _, _, err := unpack(a, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// refused runs the cluster's own filters, which know the endpoint, and says why
+// they refuse the request; "" if they let it pass.
+func (o Outcome) refused(to netip.AddrPort) (string, error) {
+	options, err := optionsOf(o.owner.clusters[o.Cluster])
+	if err != nil || !o.speaksHTTP() {
+		return "", err
+	}
+	for _, f := range options.GetHttpFilters() {
+		a := f.GetTypedConfig()
+		m, ok, err := unpack(a, &httprbacv3.RBAC{})
+		switch {
+		case err != nil:
+			return "", err
+		case a.MessageIs(&codecv3.UpstreamCodec{}):
+			continue
+		case !ok || m.GetMatcher() != nil:
+			return "", notModelled("a cluster's filter %s", f.GetName())
+		}
+		x := &run{config: o.owner, req: o.Forward, upstream: to}
+		if why, err := x.permitted(m.GetRules()); why != "" || err != nil {
+			return why, err
+		}
+	}
+	return "", nil
 }
 
 // setProtocol is the protocol of the connection to the endpoint.

@@ -66,6 +66,9 @@ type Cluster struct {
 	// Localities of Static and DNS clusters.
 	Localities []Locality
 	Family     IPFamily
+	// Outside refuses requests for addresses that no host outside can have, where DNS
+	// says that a name means such a one. Bytes are not refused: Envoy has no means.
+	Outside bool
 	// Cache of Dynamic clusters.
 	Cache    DNSCache
 	Protocol UpstreamProtocol

@@ -129,6 +129,7 @@ func (s *scope) reach(c *ir.Cluster, d destination) {
 		if len(c.Localities) == 0 {
 			c.Discovery = ir.Static
 		}
+		c.Outside = s.router && len(c.Localities) > 0
 	}
 }
 

@@ -111,6 +111,7 @@ func reachOutside(t egressTarget, c *ir.Cluster, d destination) {
 	if len(c.Localities) == 0 {
 		c.Discovery = ir.Static
 	}
+	c.Outside = c.Discovery == ir.StrictDNS || c.Discovery == ir.LogicalDNS
 }
 
 // addressed is the one address of an entry that is reached by address. Of several
