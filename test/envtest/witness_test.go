@@ -191,8 +191,10 @@ func (j *journey) wall(req *http.Request, complain func(string, ...any)) {
 		}
 		return
 	}
+	stood := j.walls[req.URL.Path]
 	j.walls[req.URL.Path] = true
-	if j.state == nil || !j.state.Walls() {
+	// Who lost the state may have been about to lay again what stands.
+	if j.state == nil && !stood || j.state != nil && !j.state.Walls() {
 		complain("the wall is raised early")
 	}
 }
