@@ -198,19 +198,20 @@ func load(f facts, m *v1alpha1.MeshTopology, now time.Time) (*pki.Bundle, string
 	if err != nil {
 		return nil, fmt.Sprintf("%s: Secret %s is no usable CA: %v; restore it", v1alpha1.ReasonUnusable, secret, err)
 	}
-	if f.root != "" && !sharesRoot(bundle, f.root) {
+	if f.root != "" && !f.knows(bundle.Roots()) {
 		return nil, fmt.Sprintf("%s: Secret %s holds another root (%.16s) than the published one (%.16s): what it signs is not trusted by running proxies; restore the Secret; or, %s",
 			v1alpha1.ReasonRootChanged, secret, fingerprint(bundle.Roots()[0]), f.notes[v1alpha1.AnnotationFingerprint], afresh)
 	}
 	return bundle, ""
 }
 
-// sharesRoot tells whether one of the CA's roots is among those that are published:
-// then who trusts the published ones goes on to be understood.
-func sharesRoot(b *pki.Bundle, published string) bool {
-	known, err := pki.ParseCertificates([]byte(published))
-	return err == nil && slices.ContainsFunc(known, func(k *x509.Certificate) bool {
-		return slices.ContainsFunc(b.Roots(), k.Equal)
+// knows tells whether one of these roots is published: then who trusts what is
+// published goes on to be understood. The fingerprint counts as well, so that
+// whoever edits the text of the root does not take the CA away.
+func (f facts) knows(roots []*x509.Certificate) bool {
+	published, err := pki.ParseCertificates([]byte(f.root))
+	return slices.ContainsFunc(roots, func(r *x509.Certificate) bool {
+		return err == nil && slices.ContainsFunc(published, r.Equal) || fingerprint(r) == f.notes[v1alpha1.AnnotationFingerprint]
 	})
 }
 

@@ -110,6 +110,25 @@ func TestRootIsNotReplacedUnasked(t *testing.T) {
 		})
 	}
 	m.t = t
+	for name, edit := range map[string]func(*corev1.ConfigMap){
+		"the text of what is published is edited": func(cm *corev1.ConfigMap) { cm.Data["root-cert.pem"] += "x" },
+		"its fingerprint is edited":               func(cm *corev1.ConfigMap) { cm.Annotations[v1alpha1.AnnotationFingerprint] += "x" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cm := root()
+			edit(cm)
+			if err := m.admin.Update(t.Context(), cm); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "repair", func() error {
+				if cm := root(); cm.Data["root-cert.pem"] != published || cm.Annotations[v1alpha1.AnnotationFingerprint] != fingerprint {
+					return fmt.Errorf("published: %v", cm)
+				}
+				return nil
+			})
+			m.holds(v1alpha1.IngressOnly)
+		})
+	}
 	t.Run("a new beginning that is asked for", func(t *testing.T) {
 		m.t = t
 		if err := m.admin.Delete(t.Context(), read(m, m.own, secret.Name, &corev1.Secret{})); err != nil {
