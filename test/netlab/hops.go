@@ -33,14 +33,18 @@ func (l *Lab) Hop(r probe.Result) probe.Hop {
 
 // hops are what proxies have noted of a request so far, in its order. A connection
 // that is kept for others is noted when it ends, so it may be missing. Within a
-// proxy, connections have no ports to tell them by: requests are found by their ID,
-// tunnels by where they lead, and bytes not at all.
+// proxy, connections have no ports to tell them by: requests are found by their ID
+// alone, tunnels by where they lead, and bytes not at all.
 func (l *Lab) hops(r probe.Result) []probe.Hop {
 	var out []probe.Hop
 	all := l.noted()
 	from, to := r.Local, r.Remote
 	for {
-		h, ok := last(all, func(h probe.Hop) bool { return h.Downstream == from && h.Original == to })
+		id := requestID(out)
+		h, ok := last(all, func(h probe.Hop) bool {
+			// Proxies keep connections among themselves: one before may have used this one.
+			return h.Downstream == from && h.Original == to && (h.ID == id || h.ID == "" || id == "")
+		})
 		if !ok && len(out) > 0 {
 			h, ok = last(all, beyond(out))
 		}
@@ -54,11 +58,7 @@ func (l *Lab) hops(r probe.Result) []probe.Hop {
 
 // beyond finds the hop after those, where it has no connection of its own.
 func beyond(hops []probe.Hop) func(probe.Hop) bool {
-	first, h := hops[0], hops[len(hops)-1]
-	id := ""
-	for _, one := range hops {
-		id = cmp.Or(one.ID, id)
-	}
+	first, h, id := hops[0], hops[len(hops)-1], requestID(hops)
 	return func(next probe.Hop) bool {
 		switch {
 		case h.Inside() || h.Method == http.MethodConnect:
@@ -68,6 +68,15 @@ func beyond(hops []probe.Hop) func(probe.Hop) bool {
 		}
 		return h.Within() && next.Method == http.MethodConnect && next.Authority == first.Original && sameHost(next.Downstream, first.Downstream)
 	}
+}
+
+// requestID is that of the last one that was read as HTTP.
+func requestID(hops []probe.Hop) string {
+	id := ""
+	for _, h := range hops {
+		id = cmp.Or(h.ID, id)
+	}
+	return id
 }
 
 func sameHost(a, b string) bool {
