@@ -216,15 +216,15 @@ func deleted(t *testing.T) {
 	// Services get new addresses, which are in other objects.
 	service := func(o *unstructured.Unstructured) bool { return o.GetKind() == "Service" }
 	eachOwned(t, comesBack, func(o *unstructured.Unstructured) bool { return !service(o) })
-	restart(t, env.Namespace)
 	switchTo(t, journey.EgressGateway)
 	eachOwned(t, comesBack, service)
 	sameAgain(t, before)
 	switchTo(t, journey.EgressGateway)
 }
 
-// epochs name the content of a configuration, in which addresses are.
-var epochs = regexp.MustCompile(`epoch: [0-9a-f]+`)
+// anew is what follows from objects that came back: an epoch names the content of a
+// configuration, in which addresses are, and pods start anew with their account.
+var anew = regexp.MustCompile(`epoch: [0-9a-f]+|service-account-uid": "[0-9a-f-]+`)
 
 // sameAgain waits until the topology owns what it owned before, and all of it is
 // as it was, but for the addresses of Services that came anew.
@@ -241,10 +241,10 @@ func sameAgain(t *testing.T, before kube.Inventory) {
 		}
 		was, is := map[string]string{}, map[string]string{}
 		for name, o := range before {
-			was[name] = epochs.ReplaceAllString(strings.NewReplacer(addresses...).Replace(essence(o)), "")
+			was[name] = anew.ReplaceAllString(strings.NewReplacer(addresses...).Replace(essence(o)), "")
 		}
 		for name, o := range now {
-			is[name] = epochs.ReplaceAllString(essence(o), "")
+			is[name] = anew.ReplaceAllString(essence(o), "")
 		}
 		diff = cmp.Diff(was, is)
 		return diff == "", nil
@@ -278,19 +278,6 @@ func comesBack(t *testing.T, o *unstructured.Unstructured) {
 	})
 	if d != "" {
 		t.Fatalf("it did not come back within %v (-before +after):\n%s", repairTime, d)
-	}
-}
-
-// restart starts the pods of a namespace anew, once their service accounts came
-// back: the tokens that they had went with the accounts, and Kubernetes does not
-// replace them (docs/status.md).
-func restart(t *testing.T, namespace string) {
-	t.Helper()
-	if err := env.Kube.Typed.CoreV1().Pods(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := env.Kube.PodsReady(t.Context(), namespace, 2*time.Minute); err != nil {
-		t.Fatal(err)
 	}
 }
 
