@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/isthmus-mesh/isthmus/charts"
@@ -87,6 +89,27 @@ func TestCRDsOutliveTheRelease(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("%d CRDs", n)
+	}
+}
+
+// TestATopologyIsTheUsersOwn: an installation makes no mesh.
+func TestATopologyIsTheUsersOwn(t *testing.T) {
+	for _, o := range operator(t, map[string]any{"createNamespace": true}) {
+		if o.GroupVersionKind().Group == "isthmus.dev" {
+			t.Errorf("the chart makes %s %s", o.GetKind(), o.GetName())
+		}
+	}
+}
+
+func TestHelmFindsNoFault(t *testing.T) {
+	found := lint.All("isthmus", nil, "isthmus-operator", true)
+	for _, m := range found.Messages {
+		if m.Severity > support.InfoSev {
+			t.Error(m)
+		}
+	}
+	if len(found.Messages) == 0 {
+		t.Error("nothing was looked at: an icon is recommended at least")
 	}
 }
 
