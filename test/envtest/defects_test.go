@@ -21,7 +21,7 @@ import (
 func TestSecondMeshInANamespaceIsRefused(t *testing.T) {
 	first := newMesh(t, "owner", v1alpha1.IngressOnly, nil)
 	first.holds(v1alpha1.IngressOnly)
-	second := newMesh(t, "lodger", v1alpha1.IngressOnly, func(s *v1alpha1.MeshTopologySpec) { s.Namespace = first.own })
+	second := newMesh(t, "renter", v1alpha1.IngressOnly, func(s *v1alpha1.MeshTopologySpec) { s.Namespace = first.own })
 	second.stalls(v1alpha1.ReasonNamespaceTaken, "MeshTopology owner")
 	if list := second.inventory(); slices.ContainsFunc(list, func(id string) bool { return strings.HasPrefix(id, "Deployment") }) {
 		t.Errorf("half applied: %v", list)

@@ -288,6 +288,18 @@ func (l *lab) settled(what string) {
 	})
 }
 
+// stream waits until Envoy has one, and returns what is known of it: Envoy may just
+// be opening another.
+func (l *lab) stream() *xds.ProxyStatus {
+	l.t.Helper()
+	var st []*xds.ProxyStatus
+	l.eventually("a stream", func() bool {
+		st = l.server.Status()
+		return len(st) == 1
+	})
+	return st[0]
+}
+
 func (s *source) revision() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
