@@ -226,6 +226,9 @@ func deleted(t *testing.T) {
 // configuration, in which addresses are, and pods start anew with their account.
 var anew = regexp.MustCompile(`epoch: [0-9a-f]+|service-account-uid": "[0-9a-f-]+`)
 
+// lasting is the essence of what other objects that come back do not change.
+func lasting(o *unstructured.Unstructured) string { return anew.ReplaceAllString(essence(o), "") }
+
 // sameAgain waits until the topology owns what it owned before, and all of it is
 // as it was, but for the addresses of Services that came anew.
 func sameAgain(t *testing.T, before kube.Inventory) {
@@ -244,7 +247,7 @@ func sameAgain(t *testing.T, before kube.Inventory) {
 			was[name] = anew.ReplaceAllString(strings.NewReplacer(addresses...).Replace(essence(o)), "")
 		}
 		for name, o := range now {
-			is[name] = anew.ReplaceAllString(essence(o), "")
+			is[name] = lasting(o)
 		}
 		diff = cmp.Diff(was, is)
 		return diff == "", nil
@@ -269,12 +272,12 @@ func comesBack(t *testing.T, o *unstructured.Unstructured) {
 	if err := ri.Delete(t.Context(), o.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}); err != nil {
 		t.Fatal(err)
 	}
-	want := essence(now)
+	want := lasting(now)
 	d := awaitState(t, ri, now, func(u *unstructured.Unstructured) string {
 		if u.GetUID() == now.GetUID() {
 			return "it is the one that was deleted"
 		}
-		return cmp.Diff(want, essence(u))
+		return cmp.Diff(want, lasting(u))
 	})
 	if d != "" {
 		t.Fatalf("it did not come back within %v (-before +after):\n%s", repairTime, d)
