@@ -73,10 +73,7 @@ func TestTLSIsOriginatedForAHost(t *testing.T) {
 			t.Parallel()
 			lab := netlab.New(t, with, netlab.WithRegistryOnly)
 			a := lab.Pod("a")
-			caller := a
-			if name == "EgressGateway" {
-				caller = lab.EgressGateway()
-			}
+			caller := leaving(lab, name, a)
 			lab.Host("api.example.com")
 			lab.Mount("etc/outside/ca.pem", lab.OutsideCA())
 			lab.Apply(`

@@ -45,10 +45,7 @@ func TestRangesOfAddressesInEveryTopology(t *testing.T) {
 			t.Parallel()
 			lab := netlab.New(t, with, netlab.WithRegistryOnly)
 			a := lab.Pod("a")
-			caller := a
-			if name == "EgressGateway" {
-				caller = lab.EgressGateway()
-			}
+			caller := leaving(lab, name, a)
 			inside, outside := lab.Host("one.example.com"), lab.Host("two.example.com")
 			lab.Apply(ranges)
 			r := a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(caller))
