@@ -237,7 +237,7 @@ func (r *Reconciler) gatherDistribution(ctx context.Context, f *Facts) error {
 	}
 	d := Distribution{Asked: true, Expected: expected}
 	report, err := r.Distribution.Ask(ctx, distribution.ControlPlane{
-		Name: fmt.Sprintf("%s.%s.svc", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace),
+		Name: revision.ControlPlaneHost(f.Mesh.Name, f.Mesh.Spec.Namespace),
 		Root: []byte(f.Trust.Root), Replicas: replicas,
 	}, f.Published.Epoch)
 	if err != nil {

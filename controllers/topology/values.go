@@ -176,7 +176,7 @@ func (f *Facts) egressValues() gatewayValues {
 
 func (f *Facts) gatewayValues(name, component string, w v1alpha1.Workload) gatewayValues {
 	selector := map[string]string{v1alpha1.LabelTopology: f.Mesh.Name, v1alpha1.LabelGateway: name}
-	address := fmt.Sprintf("%s.%s.svc:15012", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace)
+	address := revision.ControlPlaneHost(f.Mesh.Name, f.Mesh.Spec.Namespace) + ":15012"
 	v := gatewayValues{
 		workloadValues: f.workload("isthmus-proxy", w, selector),
 		Gateway:        name, Component: component,

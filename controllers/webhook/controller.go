@@ -151,7 +151,7 @@ func (r *Reconciler) answered(ctx context.Context, f *Facts) error {
 	if ok, err := r.serving(ctx, f.Mesh); err != nil || !ok {
 		return waiting(err)
 	}
-	host := fmt.Sprintf("%s.%s.svc:443", revision.ControlPlane(f.Mesh.Name), f.Mesh.Spec.Namespace)
+	host := revision.ControlPlaneHost(f.Mesh.Name, f.Mesh.Spec.Namespace) + ":443"
 	if err := r.Prober.Probe(ctx, host, f.Mesh.Spec.Namespace, f.Root); err != nil {
 		log.FromContext(ctx).Info("the webhook did not answer", "host", host, "error", err.Error())
 		r.Events.Eventf(f.Mesh, nil, corev1.EventTypeWarning, v1alpha1.ReasonProbeFailed, "ProbeWebhook", "%s: %v", host, err)

@@ -14,6 +14,12 @@ import (
 // ControlPlane is the name of isthmusd's Service, ServiceAccount and bindings.
 func ControlPlane(topology string) string { return "isthmusd-" + topology }
 
+// ControlPlaneHost is the DNS name of the control plane's Service, which is also in
+// its certificate.
+func ControlPlaneHost(topology, namespace string) string {
+	return ControlPlane(topology) + "." + namespace + ".svc"
+}
+
 // Deployment is the name of isthmusd's Deployment of a revision.
 func Deployment(revision string) string { return "isthmusd-" + revision }
 
