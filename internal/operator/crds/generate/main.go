@@ -8,12 +8,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 )
 
 const (
@@ -30,22 +30,23 @@ func main() {
 }
 
 func run() error {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}} {{.Dir}}", module).Output()
+	// Not "go list": on a new machine nothing has put the module into the cache yet.
+	out, err := exec.Command("go", "mod", "download", "-json", module).Output()
 	if err != nil {
-		return fmt.Errorf("find module %s: %w", module, err)
+		return fmt.Errorf("fetch module %s: %w: %s", module, err, out)
 	}
-	version, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if dir == "" {
-		return fmt.Errorf("module %s is not in the module cache: run go mod download", module)
+	var at struct{ Version, Dir string }
+	if err := json.Unmarshal(out, &at); err != nil {
+		return fmt.Errorf("fetch module %s: %w", module, err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, source))
+	text, err := os.ReadFile(filepath.Join(at.Dir, source))
 	if err != nil {
 		return err
 	}
 	if !bytes.Contains(text, []byte("kind: CustomResourceDefinition")) {
 		return errors.New(source + " holds no CRD")
 	}
-	text = append([]byte("# "+module+" "+version+"\n"), text...)
+	text = append([]byte("# "+module+" "+at.Version+"\n"), text...)
 	if old, err := os.ReadFile(target); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
