@@ -187,6 +187,7 @@ func (w *world) observed(ended <-chan struct{}, p *process, next http.RoundTripp
 		if err := w.witness.before(ended, req); err != nil {
 			return nil, err
 		}
+		defer w.witness.answered(req)
 		res, err := next.RoundTrip(req)
 		if err == nil {
 			w.requests.note(req, res)

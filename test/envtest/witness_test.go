@@ -40,6 +40,8 @@ type journey struct {
 	armed bool
 	cut   bool
 	walls map[string]bool
+	// writing is open while a state is written and the answer is not there yet.
+	writing chan struct{}
 }
 
 func newWitness() *witness { return &witness{journeys: map[string]*journey{}} }
@@ -54,6 +56,9 @@ func (w *witness) follow(name string) {
 func (w *witness) unfollow(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if j := w.journeys[name]; j != nil && j.writing != nil {
+		close(j.writing)
+	}
 	delete(w.journeys, name)
 }
 
@@ -119,17 +124,51 @@ func (w *witness) of(req *http.Request) (string, *journey) {
 	return "", nil
 }
 
-// before holds up what the operator can no longer do until it is dead.
+// before holds up what the operator can no longer do until it is dead, and what
+// follows from a state until the answer to its writing is seen: watches tell of it
+// sooner.
 func (w *witness) before(dead <-chan struct{}, req *http.Request) error {
-	w.mu.Lock()
-	_, j := w.of(req)
-	cut := j != nil && j.cut && req.Method != http.MethodGet
-	w.mu.Unlock()
-	if !cut {
-		return nil
+	for req.Method != http.MethodGet {
+		w.mu.Lock()
+		name, j := w.of(req)
+		if j == nil {
+			w.mu.Unlock()
+			return nil
+		}
+		writing, cut := j.writing, j.cut
+		if writing == nil && !cut && isState(name, req) {
+			j.writing = make(chan struct{})
+		}
+		w.mu.Unlock()
+		switch {
+		case cut:
+			<-dead
+			return errors.New("the operator is dead")
+		case writing == nil:
+			return nil
+		}
+		select {
+		case <-writing:
+		case <-req.Context().Done():
+			return req.Context().Err()
+		}
 	}
-	<-dead
-	return errors.New("the operator is dead")
+	return nil
+}
+
+// isState tells whether the request writes down how far a mesh is.
+func isState(mesh string, req *http.Request) bool {
+	return strings.HasSuffix(req.URL.Path, "/configmaps/"+topology.ConfigMapName(mesh)) && req.Method != http.MethodDelete
+}
+
+// answered lets go what waited for the answer to a state's writing.
+func (w *witness) answered(req *http.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if name, j := w.of(req); j != nil && j.writing != nil && isState(name, req) {
+		close(j.writing)
+		j.writing = nil
+	}
 }
 
 // after judges a write that was done.
@@ -147,7 +186,7 @@ func (w *witness) after(p *proxies, req *http.Request, res *http.Response) {
 		w.wrong = append(w.wrong, fmt.Sprintf("%s, in %+v: %s %s: ", name, j.state, req.Method, req.URL.Path)+fmt.Sprintf(format, args...))
 	}
 	switch {
-	case strings.HasSuffix(req.URL.Path, "/configmaps/"+topology.ConfigMapName(name)) && req.Method != http.MethodDelete:
+	case isState(name, req):
 		j.written(req, complain)
 	case strings.Contains(req.URL.Path, "/networkpolicies/"):
 		j.wall(req, complain)
