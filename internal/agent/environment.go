@@ -188,7 +188,8 @@ func (e Environment) node(s Settings) (bootstrap.Node, error) {
 	n := bootstrap.Node{
 		Role: s.Role, Name: e["POD_NAME"], Namespace: e["POD_NAMESPACE"],
 		ClusterDomain: s.ClusterDomain, ServiceAccount: e["SERVICE_ACCOUNT"], Workload: e["ISTIO_META_WORKLOAD_NAME"],
-		Metadata: map[string]any{},
+		// This Envoy takes virtual hosts one by one (docs/decisions/0012).
+		Metadata: map[string]any{"ISTHMUS_DISCOVERY": "Full"},
 	}
 	var err error
 	if n.IPs, err = e.addresses(); err != nil {
