@@ -45,11 +45,13 @@ func parts(root string) []part {
 	assets := "KUBEBUILDER_ASSETS=" + filepath.Join(root, "bin/assets")
 	return []part{
 		{name: "unit", args: []string{"-race", "./api/...", "./cmd/...", "./controllers/...", "./internal/...", "./charts/...",
-			"./test/arch/...", "./test/contract/...", "./test/simulation/...", "./test/netlab/probe/..."}},
+			"./test/arch/...", "./test/contract/...", "./test/simulation/...", "./test/netlab/probe/...", "./test/bench/swarm/..."}},
 		{name: "cluster", dir: "test/cluster", args: []string{"-timeout=30m", "./cmd/...", "./internal/...", "./acceptance/..."}},
 		{name: "envtest", args: []string{"-race", "./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root)},
 		// Without a package named, go test shows what the tests print: the tally of rejections.
 		{name: "netlab", dir: "test/netlab", args: []string{"-race", "-timeout=20m"}},
+		// It prints what it measured, and fails only on what is wrong.
+		{name: "bench", dir: "test/bench"},
 		{name: "mutation", args: []string{"./test/mutation/..."}},
 		{name: "e2e", args: []string{"-timeout=30m", "-parallel=16", "./test/e2e"}},
 		{name: "e2e-full", args: []string{"-timeout=40m", "-v", "./test/e2e/full"}, asked: true},
