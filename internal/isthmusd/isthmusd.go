@@ -24,9 +24,9 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/apiserver"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/catalog"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
@@ -78,9 +78,11 @@ type Addresses struct {
 
 // Daemon is a control plane ready to run.
 type Daemon struct {
-	cfg      Config
-	log      logr.Logger
-	metrics  *prometheus.Registry
+	cfg     Config
+	log     logr.Logger
+	metrics *prometheus.Registry
+	// api reaches Kubernetes; nil without.
+	api      *apiserver.Client
 	store    *snapshot.Store
 	ingest   *ingest.Ingest
 	catalog  *catalog.Catalog
@@ -174,8 +176,11 @@ func (d *Daemon) source() (source ingest.Source, kube *ingest.Kube, err error) {
 	if c.Standalone {
 		return &ingest.Dir{Path: d.cfg.ConfigDir, Converter: c, Log: log}, nil, nil
 	}
-	kube, err = ingest.NewKube(d.cfg.Kubernetes, c, log)
-	return kube, kube, err
+	if d.api, err = apiserver.New(d.cfg.Kubernetes); err != nil {
+		return nil, nil, err
+	}
+	kube = ingest.NewKube(d.api, c, log)
+	return kube, kube, nil
 }
 
 // commit passes a new snapshot on.
@@ -186,12 +191,8 @@ func (d *Daemon) commit(s *snapshot.Snapshot, changes snapshot.Changes) {
 
 // verifier of tokens: the API server, or a key in a file, or none.
 func (d *Daemon) verifier() (authn.Verifier, error) {
-	if d.cfg.Kubernetes != nil {
-		client, err := kubernetes.NewForConfig(d.cfg.Kubernetes)
-		if err != nil {
-			return nil, fmt.Errorf("make client for token reviews: %w", err)
-		}
-		reviews := client.AuthenticationV1().TokenReviews()
+	if d.api != nil {
+		reviews := d.api.TokenReviews()
 		d.operator = &authn.Gate{Tokens: authn.NewReviewer(reviews, topology.DistributionAudience, nil), Subject: d.cfg.Operator}
 		return authn.NewReviewer(reviews, authn.Audience, nil), nil
 	}

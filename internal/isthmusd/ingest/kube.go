@@ -5,19 +5,15 @@ package ingest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	istio "istio.io/client-go/pkg/clientset/versioned"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/apiserver"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -33,27 +29,13 @@ type Kube struct {
 	Converter Converter
 	Log       *slog.Logger
 
-	core   kubernetes.Interface
-	istio  istio.Interface
+	api    *apiserver.Client
 	stores []*kubeStore
 }
 
-// NewKube connects to an API server.
-func NewKube(config *rest.Config, c Converter, log *slog.Logger) (*Kube, error) {
-	// Core kinds come as protobuf, which costs a fraction of JSON to read; custom
-	// ones have no such form.
-	binary := rest.CopyConfig(config)
-	binary.ContentType = runtime.ContentTypeProtobuf
-	binary.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	core, err := kubernetes.NewForConfig(binary)
-	if err != nil {
-		return nil, fmt.Errorf("make Kubernetes client: %w", err)
-	}
-	custom, err := istio.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make Istio client: %w", err)
-	}
-	return &Kube{Converter: c, Log: log, core: core, istio: custom}, nil
+// NewKube returns the Source of an API server.
+func NewKube(api *apiserver.Client, c Converter, log *slog.Logger) *Kube {
+	return &Kube{Converter: c, Log: log, api: api}
 }
 
 // Attach implements Source: every kind is waited for.
@@ -79,7 +61,7 @@ func (k *Kube) Run(ctx context.Context) error {
 
 func (k *Kube) follow(ctx context.Context, kd *kind, s *kubeStore) {
 	for ctx.Err() == nil {
-		if !kd.custom || k.served(kd) {
+		if !kd.custom || k.served(ctx, kd) {
 			k.watch(ctx, kd, s)
 			continue
 		}
@@ -93,21 +75,9 @@ func (k *Kube) follow(ctx context.Context, kd *kind, s *kubeStore) {
 
 // served asks whether the API server serves the kind. When that cannot be
 // learnt it is taken to be, for then the watch itself will fail and try again.
-func (k *Kube) served(kd *kind) bool {
-	gv := kd.group + "/" + kd.versions[0]
-	list, err := k.core.Discovery().ServerResourcesForGroupVersion(gv)
-	if apierrors.IsNotFound(err) {
-		return false
-	}
-	if err != nil {
-		return true
-	}
-	for _, r := range list.APIResources {
-		if r.Name == kd.resource {
-			return true
-		}
-	}
-	return false
+func (k *Kube) served(ctx context.Context, kd *kind) bool {
+	yes, err := k.api.Serves(ctx, kd.group+"/"+kd.versions[0], kd.resource)
+	return yes || err != nil
 }
 
 // watch lists and watches until ctx ends, or the kind is not served any more.
@@ -115,7 +85,7 @@ func (k *Kube) watch(ctx context.Context, kd *kind, s *kubeStore) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ns, sel := k.scope(kd)
-	lw := cache.NewListWatchFromClient(k.client(kd), kd.resource, ns, sel)
+	lw := cache.NewListWatchFromClient(k.api.Group(kd.group), kd.resource, ns, sel)
 	r := cache.NewReflectorWithOptions(lw, kd.new(), s, cache.ReflectorOptions{Name: "isthmusd " + kd.name})
 	for ctx.Err() == nil {
 		err := r.ListAndWatchWithContext(ctx)
@@ -147,18 +117,6 @@ func (k *Kube) scope(kd *kind) (string, fields.Selector) {
 		return "", fields.ParseSelectorOrDie("status.phase!=Succeeded,status.phase!=Failed")
 	}
 	return "", fields.Everything()
-}
-
-func (k *Kube) client(kd *kind) cache.Getter {
-	switch kd.group {
-	case "networking.istio.io":
-		return k.istio.NetworkingV1().RESTClient()
-	case "security.istio.io":
-		return k.istio.SecurityV1().RESTClient()
-	case "discovery.k8s.io":
-		return k.core.DiscoveryV1().RESTClient()
-	}
-	return k.core.CoreV1().RESTClient()
 }
 
 // kubeStore is where a reflector puts one kind's objects: on into the queue.

@@ -5,10 +5,8 @@ package ingest
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 
@@ -17,9 +15,9 @@ import (
 
 // Secret reads a Secret that is not configuration, such as the CA's.
 func (k *Kube) Secret(ctx context.Context, key model.Key) (map[string][]byte, error) {
-	s, err := k.core.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	s, err := k.api.Secret(ctx, key.Namespace, key.Name)
 	if err != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", key, err)
+		return nil, err
 	}
 	return s.Data, nil
 }
@@ -28,7 +26,7 @@ func (k *Kube) Secret(ctx context.Context, key model.Key) (map[string][]byte, er
 // until ctx ends. That it was deleted is not told.
 func (k *Kube) FollowSecret(ctx context.Context, key model.Key, each func(data map[string][]byte)) error {
 	sel := fields.OneTermEqualSelector("metadata.name", key.Name)
-	lw := cache.NewListWatchFromClient(k.core.CoreV1().RESTClient(), "secrets", key.Namespace, sel)
+	lw := cache.NewListWatchFromClient(k.api.Group(""), "secrets", key.Namespace, sel)
 	opts := cache.ReflectorOptions{Name: "isthmusd Secret " + key.String()}
 	cache.NewReflectorWithOptions(lw, &corev1.Secret{}, secretStore(each), opts).RunWithContext(ctx)
 	return nil

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/apiserver"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -49,11 +50,11 @@ func bookmarking(t *testing.T) (k *Kube, bookmark chan struct{}) {
 	})
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
-	k, err := NewKube(&rest.Config{Host: s.URL}, Converter{Topology: topology.Config{}}, nil)
+	api, err := apiserver.New(&rest.Config{Host: s.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k, bookmark
+	return NewKube(api, Converter{Topology: topology.Config{}}, nil), bookmark
 }
 
 // hears is a store that tells when it was told something.
@@ -93,7 +94,7 @@ func TestASilentWatchIsStalled(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		lw := cache.NewListWatchFromClient(kube.client(node), node.resource, "", fields.Everything())
+		lw := cache.NewListWatchFromClient(kube.api.Group(node.group), node.resource, "", fields.Everything())
 		_ = cache.NewReflectorWithOptions(lw, node.new(), h, cache.ReflectorOptions{}).ListAndWatchWithContext(ctx)
 	}()
 	hear := func(what string) {
