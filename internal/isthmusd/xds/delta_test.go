@@ -326,7 +326,7 @@ func TestRejectedBytesAreNotSentAgain(t *testing.T) {
 		}
 		c.quiet()
 		st := m.server.Status()[0]
-		lds := st.Types["lds"]
+		lds := st.Types.ByName()["lds"]
 		if !st.Behind || lds.Rejections != 1 || len(lds.Refused) != 1 || lds.Refused[0].Name != "bad" {
 			t.Errorf("status = %+v", st)
 		}
@@ -337,7 +337,7 @@ func TestRejectedBytesAreNotSentAgain(t *testing.T) {
 		m.source.set(listener("good", "2"), listener("bad", "2"))
 		c.ack(c.want(resource.Listener, []string{"good"}))
 		c.quiet()
-		if len(m.server.Status()[0].Types["lds"].Refused) != 1 {
+		if len(m.server.Status()[0].Types.ByName()["lds"].Refused) != 1 {
 			t.Error("the refusal was forgotten with another resource's acknowledgement")
 		}
 		m.source.set(listener("good", "2"), listener("bad", "1"))
@@ -374,7 +374,7 @@ func TestStaleNonceChangesNothing(t *testing.T) {
 		c := m.connect(cartNode, nil, nil)
 		c.nack(&got{typ: resource.Listener, nonce: "never sent"}, "no")
 		c.quiet()
-		if st := m.server.Status()[0]; st.Behind || st.Types["lds"].Rejections != 0 {
+		if st := m.server.Status()[0]; st.Behind || st.Types.ByName()["lds"].Rejections != 0 {
 			t.Errorf("status = %+v", st)
 		}
 	})

@@ -119,9 +119,9 @@ func TestRealEnvoyRejects(t *testing.T) {
 			l.source.set(append([]*resource.Resource{tc.bad, beside}, good...)...)
 			l.eventually("rejection of "+tc.name+" alone", func() bool {
 				st := l.server.Status()
-				return len(st) == 1 && len(st[0].Types[tc.typ].Refused) == 1
+				return len(st) == 1 && len(st[0].Types.ByName()[tc.typ].Refused) == 1
 			})
-			st := l.server.Status()[0].Types[tc.typ]
+			st := l.server.Status()[0].Types.ByName()[tc.typ]
 			if len(st.Refused) != 1 || st.Refused[0].Name != tc.name {
 				t.Errorf("refused = %v (%s), want %s alone", st.Refused, st.LastError, tc.name)
 			}
@@ -178,7 +178,7 @@ func TestRealEnvoyGetsGoodRoutesBesideBadOnes(t *testing.T) {
 	l.eventually("the two bad tables named", func() bool {
 		st := l.server.Status()
 		var bad []string
-		for _, r := range st[0].Types["rds"].Refused {
+		for _, r := range st[0].Types.ByName()["rds"].Refused {
 			bad = append(bad, r.Name)
 		}
 		return len(st) == 1 && slices.Equal(bad, []string{"79", "81"})

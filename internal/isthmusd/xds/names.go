@@ -126,6 +126,29 @@ func (ns *names) share(s *subscription) {
 	*s = subscription{shared: ns.find(s, hash)}
 }
 
+// known finds a set of exactly these names, which are distinct, or nil.
+func (ns *names) known(list []string) *nameSet {
+	if len(list) <= fewNames {
+		return nil
+	}
+	hash := uint64(0)
+	for _, n := range list {
+		hash ^= maphash.String(ns.seed, n)
+	}
+	ns.mu.Lock()
+	set := ns.sets[hash].Value()
+	ns.mu.Unlock()
+	if set == nil || len(set.names) != len(list) {
+		return nil
+	}
+	for _, n := range list {
+		if _, ok := set.names[n]; !ok {
+			return nil
+		}
+	}
+	return set
+}
+
 func (ns *names) find(s *subscription, hash uint64) *nameSet {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
@@ -130,8 +131,7 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 	}
 	alone, many := len(b.resources) == 0, len(w.due) > fewNames
 	newest := s.state.Sets[w.typ]
-	for _, name := range sortedNames(w.due) {
-		r := set.Get(name)
+	for name, r := range w.dueOf(set) {
 		if !s.visible(w, name) {
 			r = nil
 		} else if r == nil && set != newest && newest.Get(name) != nil {
@@ -160,6 +160,25 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 		}
 	}
 	return true
+}
+
+// dueOf yields the names that are due, with what the set has of them: of many,
+// those that it has first. Whoever takes a name for done deletes it meanwhile.
+func (w *watch) dueOf(set *resource.Set) iter.Seq2[string, *resource.Resource] {
+	return func(yield func(string, *resource.Resource) bool) {
+		if len(w.due) > fewNames { // as of a new proxy: no need to sort and look up
+			for _, r := range set.List() {
+				if _, due := w.due[r.Name]; due && !yield(r.Name, r) {
+					return
+				}
+			}
+		}
+		for _, name := range sortedNames(w.due) {
+			if !yield(name, set.Get(name)) {
+				return
+			}
+		}
+	}
 }
 
 func (s *stream) isLeaving(name string) bool {

@@ -199,15 +199,18 @@ func (s *stream) nextNonce() string {
 // Envoy asks only for names that it did not have before.
 func (s *stream) resend(clusters []*resource.Resource) map[string]struct{} {
 	w := &s.watches[resource.Endpoint]
+	if !w.active {
+		s.early = append(s.early, clusters)
+		return nil
+	}
 	var holds map[string]struct{}
 	for _, c := range clusters {
 		name := c.ServiceName
 		if name == "" {
 			continue
 		}
-		if !w.active || !w.wants(name) {
-			s.owed[name] = struct{}{}
-			s.owedMost = max(s.owedMost, len(s.owed))
+		if !w.wants(name) {
+			s.owe(name)
 			continue
 		}
 		if holds == nil {
@@ -221,6 +224,27 @@ func (s *stream) resend(clusters []*resource.Resource) map[string]struct{} {
 		}
 	}
 	return holds
+}
+
+// owe notes that a cluster was sent whose endpoints were not asked for.
+func (s *stream) owe(service string) {
+	if s.owed == nil {
+		s.owed = map[string]struct{}{}
+	}
+	s.owed[service] = struct{}{}
+}
+
+// oweEarly is about clusters that were sent before any endpoints were asked for.
+// Only a client that claims to have endpoints has to be told of them by name.
+func (s *stream) oweEarly(w *watch) {
+	if len(w.have) > 0 || w.claimed != "" {
+		for _, clusters := range s.early {
+			for _, c := range clusters {
+				s.owe(c.ServiceName)
+			}
+		}
+	}
+	s.early = nil
 }
 
 // waits tells whether new endpoints of the service wait for its clusters.
@@ -274,9 +298,8 @@ func (s *stream) compact(now time.Time) {
 		s.server.names.share(&s.watches[t].names)
 		s.watches[t].letGo(now, s.state.Revision)
 	}
-	if len(s.owed) == 0 && s.owedMost > fewNames {
-		// Maps do not shrink: one that held every service of the mesh stays that large.
-		s.owed, s.owedMost = map[string]struct{}{}, 0
+	if w := &s.watches[resource.Endpoint]; w.active && w.have == nil && w.claimed == "" {
+		s.owed = nil // What is asked for from now on, the client does not claim to have.
 	}
 }
 

@@ -117,6 +117,7 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 				w.have[n] = parseVersion(v)
 			}
 		}
+		s.begin(w, r.subscribe)
 	}
 	for _, n := range r.subscribe {
 		if n == wildcard {
@@ -138,6 +139,20 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 			// Still covered: the client is told what holds without its own subscription.
 			w.due[n] = asked
 		}
+	}
+}
+
+// begin prepares for the first request of a type: proxies of a class ask for the
+// same thousands of names at once, and a set that has them is shared as it is.
+func (s *stream) begin(w *watch, names []string) {
+	if w.typ == resource.Endpoint {
+		s.oweEarly(w)
+	}
+	w.due = make(map[string]reason, len(names))
+	if set := s.server.names.known(names); set != nil {
+		w.names = subscription{shared: set}
+	} else if len(names) > 0 {
+		w.names.more = make(map[string]struct{}, len(names))
 	}
 }
 
@@ -178,6 +193,7 @@ func (s *stream) subscribeWorld(w *watch, r request) {
 	if first {
 		w.open()
 		w.claimed = r.version
+		s.begin(w, nil)
 	} else if r.nonce != "" && r.nonce != w.nonce {
 		// The client will say it again when it answers the response under way.
 		s.server.metrics.stale.WithLabelValues(shortName(w.typ)).Inc()

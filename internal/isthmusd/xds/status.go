@@ -33,13 +33,31 @@ type ProxyStatus struct {
 	Behind bool `json:"behind"`
 	// Leaving are clusters that go when draining connections are over; they do
 	// not count as behind.
-	Leaving int `json:"leaving,omitempty"`
-	// Types by short name: cds, eds, lds, rds, sds.
-	Types map[string]TypeStatus `json:"types"`
+	Leaving int          `json:"leaving,omitempty"`
+	Types   TypeStatuses `json:"types"`
 
 	// state that the proxy should have.
 	state *resource.State
 }
+
+// TypeStatuses are those of the types that a proxy uses; in JSON by short name:
+// cds, eds, lds, rds, sds. NOTE: no map, for one is made with every
+// acknowledgement of every proxy.
+type TypeStatuses [resource.NumTypes]TypeStatus
+
+// ByName are those of the types that the proxy uses.
+func (ts TypeStatuses) ByName() map[string]TypeStatus {
+	used := map[string]TypeStatus{}
+	for t, of := range ts {
+		if of.used {
+			used[shortName(resource.Type(t))] = of
+		}
+	}
+	return used
+}
+
+// MarshalJSON implements json.Marshaler.
+func (ts TypeStatuses) MarshalJSON() ([]byte, error) { return json.Marshal(ts.ByName()) }
 
 // TypeStatus is how far a proxy has come with one type.
 type TypeStatus struct {
@@ -51,6 +69,8 @@ type TypeStatus struct {
 	// replaced; LastError is what it said last, perhaps of others.
 	Refused   []Refused `json:"refused,omitempty"`
 	LastError string    `json:"lastError,omitempty"`
+
+	used bool
 }
 
 // Refused is a resource that a proxy rejected.
@@ -204,7 +224,6 @@ func (s *stream) publish() {
 		Newest:       newest,
 		Acknowledged: newest,
 		Leaving:      len(s.leaving),
-		Types:        map[string]TypeStatus{},
 		state:        s.state,
 	}
 	for t := range s.watches {
@@ -218,7 +237,7 @@ func (s *stream) publish() {
 			st.Acknowledged = w.acked
 		}
 		st.Behind = st.Behind || ts.Behind
-		st.Types[shortName(resource.Type(t))] = ts
+		st.Types[t] = ts
 	}
 	s.status.Store(st)
 }
@@ -229,6 +248,10 @@ func (w *watch) status(newest Mark) TypeStatus {
 		Behind:       w.acked != newest,
 		Rejections:   w.rejections,
 		LastError:    w.lastError,
+		used:         true,
+	}
+	if len(w.refused) == 0 {
+		return ts // as nearly always
 	}
 	for _, name := range sortedNames(w.refused) {
 		ts.Refused = append(ts.Refused, Refused{Name: name, Error: w.refused[name].why})

@@ -52,9 +52,10 @@ type stream struct {
 	// narrowing are clusters that the client has as they were, until endpoints are
 	// gone that only those trust: see narrow.go.
 	narrowing map[string]*resource.Resource
-	// owed are services whose clusters were sent before their endpoints were asked for.
+	// owed are services whose clusters were sent before their endpoints were asked
+	// for; early the clusters that were sent before any were.
 	owed     map[string]struct{}
-	owedMost int
+	early    [][]*resource.Resource
 	unserved []unserved
 	nonces   uint64
 
@@ -117,7 +118,6 @@ func (s *Server) newStream(p Protocol, out sender, caller authn.Caller) *stream 
 		leaving:   map[string]leaving{},
 		held:      map[string]*resource.Resource{},
 		narrowing: map[string]*resource.Resource{},
-		owed:      map[string]struct{}{},
 		connected: s.o.Clock.Now(),
 	}
 	for t := range st.watches {

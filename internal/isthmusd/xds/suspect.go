@@ -163,6 +163,9 @@ func (s *stream) planSuspects(w *watch) batch {
 // planRestore sends what the client has in place of the guilty, and removals that
 // came with them, once.
 func (s *stream) planRestore(w *watch) batch {
+	if len(w.refused)+len(w.unremoved) == 0 {
+		return batch{} // as nearly always
+	}
 	var good []*resource.Resource
 	for _, name := range sortedNames(w.refused) {
 		n := w.refused[name]

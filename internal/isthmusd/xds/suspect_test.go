@@ -17,7 +17,7 @@ import (
 // refused lists what the one proxy has rejected.
 func (m *mesh) refused(typ string) []string {
 	var out []string
-	for _, r := range m.server.Status()[0].Types[typ].Refused {
+	for _, r := range m.server.Status()[0].Types.ByName()[typ].Refused {
 		out = append(out, r.Name)
 	}
 	return out

@@ -93,7 +93,7 @@ func TestRealEnvoyGoesOnWhileAClusterWarms(t *testing.T) {
 			}
 			l.source.set(append(rest, assignment(t, "svc-b", two))...)
 			l.answers("two")
-			if cds := l.stream().Types["cds"]; !cds.Behind {
+			if cds := l.stream().Types.ByName()["cds"]; !cds.Behind {
 				t.Errorf("clusters are acknowledged while one warms: %+v", cds)
 			}
 
@@ -101,7 +101,7 @@ func TestRealEnvoyGoesOnWhileAClusterWarms(t *testing.T) {
 			l.serve(l.addr)
 			l.source.set(append(rest, assignment(t, "svc-b", three))...)
 			l.answers("three")
-			if cds := l.stream().Types["cds"]; cds.Acknowledged.Revision != 0 {
+			if cds := l.stream().Types.ByName()["cds"]; cds.Acknowledged.Revision != 0 {
 				t.Errorf("Envoy asked for clusters while one warms: %+v", cds)
 			}
 			close(late.release)

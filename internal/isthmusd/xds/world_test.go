@@ -179,7 +179,7 @@ func TestWorldStaleAndRejected(t *testing.T) {
 		g := w.want(resource.Endpoint, "b1")
 		w.send(&discovery.DiscoveryRequest{TypeUrl: g.typ.URL(), ResourceNames: []string{"a", "b"}, ResponseNonce: g.nonce, VersionInfo: newer.version, ErrorDetail: &status.Status{Message: "bad b"}})
 		w.quiet()
-		if st := m.server.Status()[0]; st.Types["eds"].Rejections != 1 {
+		if st := m.server.Status()[0]; st.Types.ByName()["eds"].Rejections != 1 {
 			t.Errorf("status = %+v", st)
 		}
 		m.source.set(endpoints("a", "a2"), endpoints("b", "b2"))

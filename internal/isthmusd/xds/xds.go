@@ -55,6 +55,10 @@ const (
 	maxStreams = 100000
 	// readBuffer suits acknowledgements, which are what proxies send.
 	readBuffer = 4 << 10
+	// window is what a proxy may send ahead of our reading: a request that names
+	// every service of a large mesh. Its size is fixed, because gRPC finds a better
+	// one by a ping and a window update for each acknowledgement.
+	window = 256 << 10
 )
 
 // Source says what proxies should have. Safe for concurrent use.
@@ -131,6 +135,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		// Every proxy has a connection, and at rest it should hold little.
 		grpc.ReadBufferSize(readBuffer),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:                  30 * time.Second,
 			Timeout:               10 * time.Second,
