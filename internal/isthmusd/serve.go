@@ -18,6 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/webhook"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/xds"
 	"github.com/isthmus-mesh/isthmus/internal/lifecycle"
+	"github.com/isthmus-mesh/isthmus/internal/memory"
 )
 
 // grace is how long streams may take to end after GOAWAY. ADS streams never do
@@ -33,6 +34,7 @@ func (d *Daemon) assemble() error {
 	d.parts = []lifecycle.Part{
 		{Name: "ingest", Run: d.ingest.Run},
 		{Name: "readiness", Run: d.watchReady},
+		{Name: "memory", Run: memory.Release},
 	}
 	a := d.cfg.Addresses
 	err := errors.Join(

@@ -41,9 +41,9 @@ type rule struct {
 
 var importRules = []rule{
 	{why: "the API package holds types and nothing else", from: "api/", to: []string{module}},
-	{why: "shared leaves import no tree", from: "internal/{identity,pki,conditions,validate,inject,render,version,lifecycle,topology}",
+	{why: "shared leaves import no tree", from: "internal/{identity,pki,conditions,validate,inject,render,version,lifecycle,memory,topology}",
 		to: []string{module + "internal/operator", module + "internal/isthmusd", module + "internal/agent", module + "internal/cli", module + "controllers", module + "cmd"}},
-	{why: "shared leaves hold no clients", from: "internal/{identity,pki,conditions,validate,inject,render,version,lifecycle,topology}",
+	{why: "shared leaves hold no clients", from: "internal/{identity,pki,conditions,validate,inject,render,version,lifecycle,memory,topology}",
 		to: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 	{why: "isthmusd's tree imports only itself, the API and the leaves", from: "internal/isthmusd",
 		to: []string{module + "internal/operator", module + "internal/agent", module + "internal/cli", module + "controllers"}},

@@ -6,6 +6,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -100,14 +101,18 @@ func resolution(r api.ServiceEntry_Resolution) model.Resolution {
 	return model.Passthrough
 }
 
+// fewLabels bounds the sets of labels that are looked through for an equal one.
+const fewLabels = 8
+
 // entryEndpoints are the endpoints that the entry lists. With a DNS resolution
 // and none listed, the host itself is the endpoint.
 func entryEndpoints(s *model.Service, list []*api.WorkloadEntry) []model.Endpoint {
-	var out []model.Endpoint
+	out := make([]model.Endpoint, 0, len(list))
+	same := shared{ports: entryEndpointPorts(s, nil)}
 	for _, w := range list {
 		out = append(out, model.Endpoint{
-			Address: w.GetAddress(), Ports: entryEndpointPorts(s, w.GetPorts()), Ready: true,
-			Labels: w.GetLabels(), Namespace: s.Namespace, ServiceAccount: w.GetServiceAccount(),
+			Address: w.GetAddress(), Ports: same.portsOf(s, w), Ready: true,
+			Labels: same.labelsOf(w), Namespace: s.Namespace, ServiceAccount: w.GetServiceAccount(),
 			TLSMode:  entryTLS(w.GetLabels(), w.GetServiceAccount()),
 			Locality: w.GetLocality(), Network: w.GetNetwork(), Weight: w.GetWeight(),
 		})
@@ -120,6 +125,32 @@ func entryEndpoints(s *model.Service, list []*api.WorkloadEntry) []model.Endpoin
 		})
 	}
 	return out
+}
+
+// shared are maps of an entry's endpoints: nearly all have the same ports and one
+// of few sets of labels, and there are ten times as many endpoints as all else.
+type shared struct {
+	ports  map[string]uint32
+	labels []map[string]string
+}
+
+func (m *shared) portsOf(s *model.Service, w *api.WorkloadEntry) map[string]uint32 {
+	if len(w.GetPorts()) == 0 {
+		return m.ports
+	}
+	return entryEndpointPorts(s, w.GetPorts())
+}
+
+func (m *shared) labelsOf(w *api.WorkloadEntry) map[string]string {
+	for _, l := range m.labels {
+		if maps.Equal(l, w.GetLabels()) {
+			return l
+		}
+	}
+	if len(m.labels) < fewLabels {
+		m.labels = append(m.labels, w.GetLabels())
+	}
+	return w.GetLabels()
 }
 
 func entryEndpointPorts(s *model.Service, own map[string]uint32) map[string]uint32 {
