@@ -34,6 +34,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/agent/proxy"
 	"github.com/isthmus-mesh/isthmus/internal/agent/sds"
 	"github.com/isthmus-mesh/isthmus/internal/agent/status"
+	"github.com/isthmus-mesh/isthmus/internal/memory"
 )
 
 // Config is everything that Run depends on. Paths are below Root.
@@ -71,6 +72,10 @@ const (
 // stopTime is what Envoy gets to end once it is drained.
 const stopTime = 5 * time.Second
 
+// small keeps the agent small beside every application: it has little to do once
+// Envoy runs.
+var small = memory.Keeper{Every: 5 * time.Second, Calm: 256 << 10, Least: 2 << 20}
+
 // Run runs the proxy until ctx ends, then drains it. An ExitError of package proxy
 // says that Envoy ended by itself.
 func Run(ctx context.Context, c Config, log logr.Logger) error {
@@ -89,6 +94,7 @@ func Run(ctx context.Context, c Config, log logr.Logger) error {
 	keeper := a.keeper()
 	g.Go(func() error { return server.Serve(life, status) })
 	g.Go(func() error { return keeper.Run(life) })
+	g.Go(func() error { return small.Run(life) })
 	g.Go(func() error {
 		defer end()
 		return a.proxy(ctx, life, server)

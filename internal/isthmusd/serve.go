@@ -34,7 +34,7 @@ func (d *Daemon) assemble() error {
 	d.parts = []lifecycle.Part{
 		{Name: "ingest", Run: d.ingest.Run},
 		{Name: "readiness", Run: d.watchReady},
-		{Name: "memory", Run: memory.Release},
+		{Name: "memory", Run: memory.Keeper{Every: 500 * time.Millisecond, Calm: 1 << 20, Least: 16 << 20}.Run},
 	}
 	a := d.cfg.Addresses
 	err := errors.Join(

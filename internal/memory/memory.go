@@ -6,7 +6,7 @@
 // Go collects garbage when as much again has been allocated as was alive, and
 // gives free pages back by and by. After a burst (all sources read, a thousand
 // proxies connected) a program that comes to rest would keep for good what only
-// the burst needed. Release waits for that rest and collects then.
+// the burst needed. A Keeper waits for that rest and gives it back then.
 package memory
 
 import (
@@ -16,20 +16,21 @@ import (
 	"time"
 )
 
-const (
-	// every is how often Release looks whether there is rest; one look costs
-	// microseconds.
-	every = 500 * time.Millisecond
-	// calm is what is allocated between two looks at most while there is rest.
-	calm = 1 << 20
-	// least is the garbage that is worth a collection, which costs a millisecond
-	// for each megabyte that is alive.
-	least = 16 << 20
-)
+// Keeper gives memory back whenever a program comes to rest.
+type Keeper struct {
+	// Every is how often it looks whether there is rest; a look costs microseconds.
+	Every time.Duration
+	// Calm is what is allocated between two looks at most while there is rest.
+	Calm uint64
+	// Least is the garbage, in bytes, that is worth a collection, which costs a
+	// millisecond for each megabyte that is alive.
+	Least uint64
+}
 
-// Release gives memory back whenever the program comes to rest, until ctx ends.
-func Release(ctx context.Context) error {
-	tick := time.NewTicker(every)
+// Run keeps memory small until ctx ends: garbage goes, and the code that only the
+// burst ran.
+func (k Keeper) Run(ctx context.Context) error {
+	tick := time.NewTicker(k.Every)
 	defer tick.Stop()
 	var last, released uint64
 	for {
@@ -39,8 +40,10 @@ func Release(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := read()
-		if due(now, last, released) {
+		if k.due(now, last, released) {
 			debug.FreeOSMemory()
+			// Without it the program is only larger, and it has no one to tell.
+			_ = forgetCode()
 			now = read()
 			released = now.allocated
 		}
@@ -64,6 +67,6 @@ func read() sample {
 
 // due tells whether there is rest, and enough was allocated since the last release
 // to be worth another.
-func due(now sample, last, released uint64) bool {
-	return now.allocated-last < calm && now.allocated-released > max(least, now.alive/2)
+func (k Keeper) due(now sample, last, released uint64) bool {
+	return now.allocated-last < k.Calm && now.allocated-released > max(k.Least, now.alive/2)
 }

@@ -10,6 +10,7 @@ import (
 
 func TestReleaseIsDueAtRestAfterABurst(t *testing.T) {
 	const mib = 1 << 20
+	k := Keeper{Calm: mib, Least: 16 * mib}
 	for name, tc := range map[string]struct {
 		now            sample
 		last, released uint64
@@ -22,7 +23,7 @@ func TestReleaseIsDueAtRestAfterABurst(t *testing.T) {
 		"little garbage beside nothing":    {now: sample{15 * mib, 0}, last: 15 * mib},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := due(tc.now, tc.last, tc.released); got != tc.want {
+			if got := k.due(tc.now, tc.last, tc.released); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
