@@ -3,7 +3,10 @@
 
 // Command bench measures isthmusd under a swarm of fake proxies.
 //
-//	bench run      one control plane, one mesh, some steps; prints what they cost
+//	bench run      one control plane, one mesh, some steps
+//	bench inject   pods, at a rate
+//	bench ca       certificates, as fast as they come
+//	bench agent    a real agent with a real Envoy, at rest and while it rotates
 package main
 
 import (
@@ -23,6 +26,9 @@ type command struct {
 
 var commands = []command{
 	{"run", "one control plane, one mesh, some steps: prints what they cost", runSteps},
+	{"inject", "the webhook over TLS, so many pods a second", runInject},
+	{"ca", "certificates as fast as they come", runCA},
+	{"agent", "a real agent with a real Envoy, at rest and while it rotates", runAgent},
 }
 
 func main() {

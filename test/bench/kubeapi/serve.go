@@ -6,10 +6,14 @@ package kubeapi
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	authentication "k8s.io/api/authentication/v1"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/isthmus-mesh/isthmus/test/bench/mesh"
 )
@@ -144,13 +148,13 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, q selection) {
 
 // review believes a token that says who it is: "namespace/account".
 func review(w http.ResponseWriter, r *http.Request) {
-	var o struct {
-		Spec struct {
-			Token     string   `json:"token"`
-			Audiences []string `json:"audiences"`
-		} `json:"spec"`
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "BadRequest", err.Error())
+		return
 	}
-	if err := json.NewDecoder(r.Body).Decode(&o); err != nil {
+	o := &authentication.TokenReview{}
+	if _, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, o); err != nil {
 		refuse(w, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	}

@@ -95,8 +95,8 @@ type Use struct {
 	At time.Time `json:"-"`
 	// CPU seconds since the start.
 	CPU float64 `json:"cpu_s"`
-	// RSS now, at most since the last Reset, and of it what is shared with no
-	// other process, in MiB.
+	// RSS now, at most since the last Reset, and of it what no other process could
+	// share, in MiB: memory that was written to.
 	RSS     float64 `json:"rss_mib"`
 	Peak    float64 `json:"peak_mib"`
 	Private float64 `json:"private_mib"`
@@ -121,7 +121,7 @@ func UseOf(pid int) (Use, error) {
 	if err != nil {
 		return u, err
 	}
-	u.Private = (maps["Private_Clean"] + maps["Private_Dirty"]) / 1024
+	u.Private = maps["Private_Dirty"] / 1024
 	return u, nil
 }
 
