@@ -6,6 +6,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -85,7 +86,7 @@ const noted = 2 * time.Second
 // allowed are the journeys that may give this result, without going into where
 // they lead; none if no proxy has a say. An error explains all others.
 func (c *Call) allowed(r probe.Result, w *world) ([]simulation.Journey, error) {
-	if c.counted {
+	if c.overflows {
 		return nil, nil
 	}
 	ask, err := c.request(r)
@@ -172,6 +173,8 @@ func (c *Call) allows(j simulation.Journey, r probe.Result) bool {
 	switch {
 	case a.OK() != r.OK:
 		return false
+	case a.Fails > 0:
+		return r.Status == http.StatusServiceUnavailable
 	case !a.OK() && (a.Closed || c.ask.Protocol == probe.GRPC || c.ask.Protocol == probe.WS || c.ask.Protocol == probe.TCP || c.ask.Protocol == probe.MySQL):
 		return r.Status == 0
 	case a.By != "" && a.By != "agent" && r.OK && a.By != r.By() && r.By() != "":

@@ -81,8 +81,8 @@ func (a application) web(r simulation.Request) simulation.Answer {
 		return simulation.Answer{Status: http.StatusBadRequest}
 	}
 	q := u.Query()
-	if q.Has("fail") {
-		return simulation.Answer{Undecided: "the application counts"}
+	if n, err := strconv.ParseUint(q.Get("fail"), 10, 32); err == nil {
+		out.Fails = uint32(n)
 	}
 	if n, err := strconv.Atoi(q.Get("status")); err == nil && n >= 200 && n < 600 {
 		out.Status = n

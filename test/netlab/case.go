@@ -34,6 +34,8 @@ type caseHead struct {
 	// Hosts outside, at 192.0.2.1 and so on; Hosts6 after them, at 2001:db8::<number>.
 	Hosts  []string `json:"hosts"`
 	Hosts6 []string `json:"hosts6"`
+	// Silent are names of addresses where nothing answers, not even by a refusal.
+	Silent []string `json:"silent"`
 	// Secrets of the control plane's namespace, each a certificate for these names,
 	// its key and the CA of the world outside.
 	Secrets map[string][]string `json:"secrets"`
@@ -57,7 +59,7 @@ func (p *podHead) UnmarshalJSON(b []byte) error {
 
 // UnmarshalText reads a Proxy by its name.
 func (p *Proxy) UnmarshalText(b []byte) error {
-	names := map[string]Proxy{"sidecar": Sidecar, "none": None}
+	names := map[string]Proxy{"sidecar": Sidecar, "none": None, "router": Router}
 	v, ok := names[string(b)]
 	if !ok {
 		return fmt.Errorf("no such proxy %q", b)
@@ -114,6 +116,9 @@ func (h caseHead) run(t *testing.T, docs []string) {
 	}
 	for _, n := range h.Hosts6 {
 		l.Host6(n)
+	}
+	for _, n := range h.Silent {
+		l.Silent(n)
 	}
 	if h.Mount != "" {
 		cert, key, err := l.outside.issue(h.Mount)

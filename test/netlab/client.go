@@ -29,9 +29,8 @@ type Call struct {
 	flags []string
 	// certificate is the name in the one that is shown to the server.
 	certificate string
-	// counted: the answer depends on how many ask or have asked, and the evaluator
-	// sees one request.
-	counted bool
+	// overflows is what Overflows says.
+	overflows bool
 }
 
 // Ask is about to ask for what the URL says: http://b/path, http2://b/, https://b/,
@@ -68,6 +67,13 @@ func (c *Call) Header(name, value string) *Call {
 		c.ask.Headers = map[string]string{}
 	}
 	c.ask.Headers[name] = value
+	return c
+}
+
+// Overflows says that the request exceeds a limit of how many there may be at once:
+// the evaluator sees one request.
+func (c *Call) Overflows() *Call {
+	c.overflows = true
 	return c
 }
 
@@ -223,7 +229,7 @@ func (c *Call) Names(n int) map[string]int {
 }
 
 func (c *Call) try(n int, more ...string) ([]probe.Result, error) {
-	ctx, cancel := context.WithTimeout(c.pod.lab.t.Context(), time.Duration(n)*10*time.Second)
+	ctx, cancel := context.WithTimeout(c.pod.lab.t.Context(), time.Duration(n)*(c.timeout()+10*time.Second))
 	defer cancel()
 	args := slices.Concat([]string{c.pod.lab.program("testapp")}, c.ask.Args(), c.flags, more)
 	args = append(args, "--cacert", c.pod.lab.OutsideCA(), "--count", strconv.Itoa(n))

@@ -17,7 +17,7 @@ import (
 
 // Line is a connection or stream that an application keeps.
 type Line struct {
-	in    io.Writer
+	in    io.WriteCloser
 	out   chan string
 	first string
 }
@@ -55,6 +55,9 @@ func (p *Pod) Hold(url string) *Line {
 	}
 	return l
 }
+
+// Close ends the connection.
+func (l *Line) Close() { _ = l.in.Close() }
 
 // Echo sends a line and returns its answer.
 func (l *Line) Echo(text string) (string, error) {

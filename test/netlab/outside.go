@@ -113,6 +113,10 @@ func (l *Lab) Host6(names ...string) *Pod {
 	return l.host(sixth("2001:db8::", netip.AddrFrom4([4]byte{0, 0, 0, byte(len(l.hosts) + 1)})), names)
 }
 
+// Silent gives the name an address at which nothing answers: what is sent there
+// vanishes.
+func (l *Lab) Silent(name string) { l.dns.set(name, silentAddress) }
+
 func (l *Lab) host(ip netip.Addr, names []string) *Pod {
 	l.t.Helper()
 	cert, key, err := l.outside.issue(names...)

@@ -47,6 +47,10 @@ type PodSpec struct {
 	Serve, Intercept []string
 	// Zone is where the pod is, one that Lab.Zone made; nowhere unless given.
 	Zone string
+	// Network is one apart from others, see network.go; in Public pods of it whoever is
+	// in another may call too.
+	Network string
+	Public  bool
 	// Env of the agent besides.
 	Env map[string]string
 }
@@ -124,6 +128,7 @@ func (l *Lab) Add(s PodSpec) *Pod {
 	var err error
 	p.space, err = l.space(p.Namespace, l.zones[p.Zone], p.addresses()...)
 	l.must(err)
+	l.must(l.router.join(l.t.Context(), p))
 	l.pods = append(l.pods, p)
 	l.must(l.objects.putPod(p))
 	l.must(p.start())
@@ -233,8 +238,13 @@ func (p *Pod) startAgent() error {
 	if p.Proxy == Router {
 		role = "router"
 	}
-	// What a change of listeners is to cut is cut soon, before a case is over.
-	config, err := json.Marshal(map[string]any{"discoveryAddress": planeName + ":15012", "concurrency": 1, "terminationDrainDuration": "5s", "drainDuration": "1s"})
+	config, err := json.Marshal(map[string]any{
+		"discoveryAddress": planeName + ":15012", "concurrency": 1, "terminationDrainDuration": "5s",
+		// What a change of listeners is to cut is cut soon, before a case is over.
+		"drainDuration": "1s",
+		// Pod.WantGauge asks for these.
+		"proxyStatsMatcher": map[string]any{"inclusionSuffixes": []string{"rq_pending_open", "rq_retry_open"}},
+	})
 	if err != nil {
 		return err
 	}
@@ -250,6 +260,9 @@ func (p *Pod) startAgent() error {
 	}
 	if p.Proxy == Sidecar {
 		env["ISTIO_META_INTERCEPTION_MODE"] = "REDIRECT"
+	}
+	if p.Network != "" {
+		env["ISTIO_META_NETWORK"] = p.Network
 	}
 	for k, v := range p.Env {
 		env[k] = v

@@ -49,6 +49,16 @@ type question struct {
 	Flags   string `json:"flags"`
 	// Mutual says whether the proxy of who answers was shown the caller's certificate.
 	Mutual *bool `json:"mutual"`
+	// Protocol is what the last proxy on the way was spoken to in.
+	Protocol string `json:"protocol"`
+	// Connections is how many the first proxy makes for five requests in a row.
+	Connections int `json:"connections"`
+	// Keepalive is after how much silence the kernel probes the connection that the
+	// first proxy made; "-" is never.
+	Keepalive string `json:"keepalive"`
+	// Idle is a cluster of From's proxy, to which every connection ends: nobody says
+	// anything any more.
+	Idle string `json:"idle"`
 }
 
 // overflow is Envoy's flag for a request that exceeds the limits of a pool.
@@ -57,8 +67,12 @@ const overflow = "UO"
 // ask asks until everything is as it should be.
 func (q question) ask(l *Lab) {
 	l.t.Helper()
-	if q.Hold != "" {
+	switch {
+	case q.Hold != "":
 		l.Find(q.From).Hold(q.Hold)
+		return
+	case q.Idle != "":
+		l.Find(q.From).wantIdle(q.Idle)
 		return
 	}
 	c := l.Find(q.From).Ask(q.Ask)
@@ -67,7 +81,7 @@ func (q question) ask(l *Lab) {
 	}
 	c.ask.SNI = cmp.Or(q.SNI, c.ask.SNI)
 	c.ask.Headers = q.Headers
-	c.counted = strings.Contains(q.Ask, "fail=") || q.Flags == overflow
+	c.overflows = q.Flags == overflow
 	if q.Certificate != "" {
 		cert, key, err := l.outside.issue(q.Certificate)
 		l.must(err)
@@ -82,6 +96,8 @@ func (q question) ask(l *Lab) {
 		c.WantRefused()
 	case len(q.Among) > 0:
 		c.WantAmong(q.Among...)
+	case q.Connections > 0:
+		c.WantConnections(q.Connections)
 	default:
 		c.Until(func(r probe.Result) error { return q.check(l, r) })
 	}
@@ -118,7 +134,7 @@ func (q question) caller(l *Lab) *Pod {
 
 // checkHops looks at what proxies noted, which takes a moment to be written.
 func (q question) checkHops(l *Lab, r probe.Result) error {
-	if q.Cluster == "" && q.Flags == "" && q.Mutual == nil {
+	if q.Cluster == "" && q.Flags == "" && q.Mutual == nil && q.Protocol == "" && q.Keepalive == "" {
 		return nil
 	}
 	return await(2*time.Second, func() error {
@@ -132,6 +148,12 @@ func (q question) checkHops(l *Lab, r probe.Result) error {
 		}
 		if first := hops[0]; q.Flags != "" && first.Flags != q.Flags {
 			errs = append(errs, fmt.Errorf("response flags %q, want %q", first.Flags, q.Flags))
+		}
+		if last := hops[len(hops)-1]; q.Protocol != "" && last.Protocol != q.Protocol {
+			errs = append(errs, fmt.Errorf("%s was spoken to in %q, want %q", last.Proxy, last.Protocol, q.Protocol))
+		}
+		if q.Keepalive != "" {
+			errs = append(errs, l.keptAlive(hops[0], q.Keepalive))
 		}
 		if q.Mutual != nil {
 			errs = append(errs, mutual(hops[len(hops)-1], l.Find(q.From), r.By(), *q.Mutual))

@@ -20,10 +20,15 @@ const (
 	gateway6 = "fe80::1"
 )
 
+// silentAddress is where packets vanish.
+var silentAddress = netip.AddrFrom4([4]byte{198, 51, 100, 1})
+
 // router joins the spaces of a lab: a veth to each, a route for each address.
 type router struct {
 	space *space
 	links int
+	// networks that pods have joined.
+	networks []string
 }
 
 func newRouter() (*router, error) {
@@ -38,7 +43,14 @@ func newRouter() (*router, error) {
 				return err
 			}
 		}
-		return linkUp("lo")
+		if err := linkUp("lo"); err != nil {
+			return err
+		}
+		_, nowhere, err := net.ParseCIDR(whole(silentAddress))
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{Dst: nowhere, Type: unix.RTN_BLACKHOLE})
 	})
 	if err != nil {
 		s.close()

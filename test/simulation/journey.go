@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,6 +63,8 @@ type Answer struct {
 	// Status of HTTP, 0 if that is not spoken; GRPC is the status of that if not 0.
 	Status int
 	GRPC   uint32
+	// Fails is how many tries get 503 before one gets this answer.
+	Fails uint32
 	// After is how long it takes, as far as that is configured.
 	After time.Duration
 	// Undecided says why there is no telling.
@@ -70,7 +73,7 @@ type Answer struct {
 
 // OK tells whether it is an answer, and of a status below 400.
 func (a Answer) OK() bool {
-	return !a.Closed && a.Undecided == "" && a.Status < 400 && a.GRPC == 0
+	return !a.Closed && a.Undecided == "" && a.Fails == 0 && a.Status < 400 && a.GRPC == 0
 }
 
 // String is for messages.
@@ -80,6 +83,8 @@ func (a Answer) String() string {
 		return "undecided: " + a.Undecided
 	case a.Closed:
 		return "no answer"
+	case a.Fails > 0:
+		return fmt.Sprintf("503, and %d by %s when it was tried %d times", a.Status, a.By, a.Fails+1)
 	case a.By == "":
 		return fmt.Sprintf("%d by a proxy", a.Status)
 	case a.Status == 0:
@@ -149,6 +154,9 @@ func passedBack(o Outcome, a Answer) Answer {
 	if a.Closed {
 		a = Answer{Status: 503, After: a.After}
 	}
+	if a.Fails > 0 {
+		a = o.triedAgain(a)
+	}
 	if try := o.TryTimeout; try > 0 && a.After > try {
 		a = Answer{Status: 504, After: try * time.Duration(o.Retries+1)}
 	}
@@ -157,6 +165,34 @@ func passedBack(o Outcome, a Answer) Answer {
 	}
 	a.After += o.Delay
 	return a
+}
+
+// triedAgain is what a hop makes of an application that fails at first: its own tries
+// are one for whoever is before it.
+func (o Outcome) triedAgain(a Answer) Answer {
+	switch {
+	case !o.retries(http.StatusServiceUnavailable):
+	case len(o.Endpoints) > 1:
+		return Answer{Undecided: "each endpoint counts its own tries"}
+	default:
+		a.Fails /= o.Retries + 1
+	}
+	return a
+}
+
+// retries tells whether the route has such an answer tried again.
+func (o Outcome) retries(status uint32) bool {
+	return slices.ContainsFunc(strings.Split(o.RetryOn, ","), func(on string) bool {
+		switch strings.TrimSpace(on) {
+		case "5xx":
+			return status >= 500
+		case "gateway-error":
+			return status >= 502 && status <= 504
+		case "retriable-status-codes":
+			return slices.Contains(o.RetryStatus, status)
+		}
+		return false
+	})
 }
 
 // connect meets whoever is at the request's destination.

@@ -55,9 +55,10 @@ type Outcome struct {
 
 	// Timeout for the whole answer, 0 for none, and for each try.
 	Timeout, TryTimeout time.Duration
-	// Retries at most, on the conditions RetryOn.
-	Retries uint32
-	RetryOn string
+	// Retries at most, on the conditions RetryOn, among them the statuses RetryStatus.
+	Retries     uint32
+	RetryOn     string
+	RetryStatus []uint32
 	// Delay that a fault adds.
 	Delay time.Duration
 	// Logged: the access log of the chain has a line about it.

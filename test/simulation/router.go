@@ -185,7 +185,7 @@ func (x *run) limits(at chosen, a *routev3.RouteAction) {
 	if p == nil {
 		return
 	}
-	x.out.Retries, x.out.RetryOn = 1, p.GetRetryOn()
+	x.out.Retries, x.out.RetryOn, x.out.RetryStatus = 1, p.GetRetryOn(), p.GetRetriableStatusCodes()
 	if n := p.GetNumRetries(); n != nil {
 		x.out.Retries = n.GetValue()
 	}

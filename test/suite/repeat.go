@@ -50,7 +50,7 @@ func repeat(ctx context.Context, parts []part, times int, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(programs)
+	defer func() { _ = os.RemoveAll(programs) }()
 	var tallies []*tally
 	for _, p := range parts {
 		tests, err := p.compile(ctx, programs)

@@ -7,12 +7,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +33,23 @@ type cluster struct {
 	kubeconfig string
 }
 
+// programs is where the tests' own programs are, for all of them.
+var programs string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if programs, err = os.MkdirTemp("", "acceptance-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(programs) }()
+	return m.Run()
+}
+
 // build makes the programs that a test needs, or skips it.
 func build(t *testing.T) (devcluster, testapp string) {
 	t.Helper()
@@ -40,12 +59,18 @@ func build(t *testing.T) (devcluster, testapp string) {
 	if complete, _ := filepath.Glob(filepath.Join(cache(), "*", ".complete")); len(complete) == 0 {
 		t.Skipf("skipped: no cluster binaries in %s; run devcluster binaries", cache())
 	}
-	dir := t.TempDir()
-	devcluster, testapp = filepath.Join(dir, "devcluster"), filepath.Join(dir, "testapp")
-	goBuild(t, filepath.Join(repository, "test/cluster"), devcluster, "./cmd/devcluster")
-	goBuild(t, repository, testapp, "./test/app")
-	return devcluster, testapp
+	if err := built(); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(programs, "devcluster"), filepath.Join(programs, "testapp")
 }
+
+// built builds them once.
+var built = sync.OnceValue(func() error {
+	return errors.Join(
+		goBuild(filepath.Join(repository, "test/cluster"), filepath.Join(programs, "devcluster"), "./cmd/devcluster"),
+		goBuild(repository, filepath.Join(programs, "testapp"), "./test/app"))
+})
 
 func cache() string {
 	if c := os.Getenv("DEVCLUSTER_CACHE"); c != "" {
@@ -54,14 +79,14 @@ func cache() string {
 	return filepath.Join(repository, ".work", "cluster-bin")
 }
 
-func goBuild(t *testing.T, dir, out, pkg string) {
-	t.Helper()
+func goBuild(dir, out, pkg string) error {
 	c := exec.Command("go", "build", "-o", out, pkg)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
 	if b, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, b)
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, b)
 	}
+	return nil
 }
 
 // up brings a cluster up and takes it down when the test ends.

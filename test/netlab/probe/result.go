@@ -81,6 +81,8 @@ type Hop struct {
 	// Method and Authority of HTTP; of a tunnel CONNECT, and where it leads.
 	Method    string `json:"method"`
 	Authority string `json:"authority"`
+	// Protocol in which it was asked: HTTP/1.1, HTTP/2.
+	Protocol string `json:"protocol"`
 }
 
 // internal begins the address of a listener within a proxy.
