@@ -59,7 +59,7 @@ func (p *podHead) UnmarshalJSON(b []byte) error {
 
 // UnmarshalText reads a Proxy by its name.
 func (p *Proxy) UnmarshalText(b []byte) error {
-	names := map[string]Proxy{"sidecar": Sidecar, "none": None}
+	names := map[string]Proxy{"sidecar": Sidecar, "none": None, "router": Router}
 	v, ok := names[string(b)]
 	if !ok {
 		return fmt.Errorf("no such proxy %q", b)

@@ -47,6 +47,10 @@ type PodSpec struct {
 	Serve, Intercept []string
 	// Zone is where the pod is, one that Lab.Zone made; nowhere unless given.
 	Zone string
+	// Network is one apart from others, see network.go; in Public pods of it whoever is
+	// in another may call too.
+	Network string
+	Public  bool
 	// Env of the agent besides.
 	Env map[string]string
 }
@@ -124,6 +128,7 @@ func (l *Lab) Add(s PodSpec) *Pod {
 	var err error
 	p.space, err = l.space(p.Namespace, l.zones[p.Zone], p.addresses()...)
 	l.must(err)
+	l.must(l.router.join(l.t.Context(), p))
 	l.pods = append(l.pods, p)
 	l.must(l.objects.putPod(p))
 	l.must(p.start())
@@ -255,6 +260,9 @@ func (p *Pod) startAgent() error {
 	}
 	if p.Proxy == Sidecar {
 		env["ISTIO_META_INTERCEPTION_MODE"] = "REDIRECT"
+	}
+	if p.Network != "" {
+		env["ISTIO_META_NETWORK"] = p.Network
 	}
 	for k, v := range p.Env {
 		env[k] = v

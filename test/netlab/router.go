@@ -27,6 +27,8 @@ var silentAddress = netip.AddrFrom4([4]byte{198, 51, 100, 1})
 type router struct {
 	space *space
 	links int
+	// networks that pods have joined.
+	networks []string
 }
 
 func newRouter() (*router, error) {

@@ -58,7 +58,7 @@ func (w *world) Meet(from simulation.Sender, to netip.AddrPort) (simulation.Plac
 		}
 	}
 	switch {
-	case there == nil:
+	case there == nil || here.apartFrom(there):
 		return simulation.Place{}, nil
 	case there.Proxy == Sidecar && there.agent != nil && there != here:
 		port, err := there.redirect(intercept.Prerouting, from, to, false)
