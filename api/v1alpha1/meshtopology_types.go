@@ -30,8 +30,10 @@ type MeshTopology struct {
 	// Spec is what is wanted.
 	// +required
 	Spec MeshTopologySpec `json:"spec"`
-	// Status is what was found and done; written by the operator.
+	// Status is what was found and done; written by the operator. Its default tells
+	// kstatus that nothing was yet.
 	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
 	Status MeshTopologyStatus `json:"status,omitempty"`
 }
 

@@ -59,6 +59,7 @@ type world struct {
 	witness  *witness
 	proxies  *proxies
 	kubelet  *kubelet
+	health   *health
 	operator *process
 	// ahead is how far the operator's clock is ahead.
 	ahead atomic.Int64
@@ -106,6 +107,10 @@ func run(m *testing.M) (int, error) {
 		fmt.Fprintf(os.Stderr, "the operator was refused %d times: %q\n", len(refused), refused)
 		code = 1
 	}
+	if wrong := w.health.rest(); len(wrong) > 0 {
+		fmt.Fprintf(os.Stderr, "what was said of meshes: %q\n", wrong)
+		code = 1
+	}
 	stop()
 	return code, wait()
 }
@@ -123,7 +128,7 @@ func start(ctx context.Context, config *rest.Config) (*world, func() error, erro
 	}
 	w := &world{
 		life: ctx, config: config, admin: admin, requests: newRecorder(), witness: newWitness(), proxies: &proxies{followed: map[string]bool{}},
-		kubelet: &kubelet{client: admin, held: map[string]bool{}},
+		kubelet: &kubelet{client: admin, held: map[string]bool{}}, health: newHealth(),
 	}
 	if err := install(ctx, admin); err != nil {
 		return nil, nil, fmt.Errorf("install the chart: %w", err)
@@ -137,7 +142,7 @@ func start(ctx context.Context, config *rest.Config) (*world, func() error, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := ctrl.NewControllerManagedBy(kubelets).For(&appsv1.Deployment{}).Complete(w.kubelet); err != nil {
+	if err := errors.Join(ctrl.NewControllerManagedBy(kubelets).For(&appsv1.Deployment{}).Complete(w.kubelet), w.health.watch(ctx, kubelets.GetCache())); err != nil {
 		return nil, nil, err
 	}
 	ended := make(chan error, 1)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -51,6 +52,7 @@ func newMeshIn(w *world, t *testing.T, name string, kind v1alpha1.TopologyKind, 
 	}
 	m.create(mt)
 	t.Cleanup(func() {
+		m.health.report(t, name)
 		if refused := m.requests.refusals(); len(refused) > 0 {
 			t.Errorf("the operator was refused %d times, first: %s", len(refused), refused[0])
 		}
@@ -215,8 +217,11 @@ func (m *mesh) gone() {
 	eventually(m.t, "deletion", func() error {
 		var mt v1alpha1.MeshTopology
 		err := m.admin.Get(m.t.Context(), client.ObjectKey{Name: m.name}, &mt)
+		if apierrors.IsNotFound(err) {
+			return m.health.ended(m.name)
+		}
 		if err != nil {
-			return client.IgnoreNotFound(err)
+			return err
 		}
 		return fmt.Errorf("still there: %v", meta.FindStatusCondition(mt.Status.Conditions, v1alpha1.ConditionReady))
 	})

@@ -14,7 +14,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -88,7 +87,6 @@ func TestIngressOnly(t *testing.T) {
 		t.Errorf("published %+v", c)
 	}
 	m.condition(v1alpha1.ConditionEgressEnforced, metav1.ConditionUnknown, v1alpha1.ReasonNotApplicable)
-	m.allConditions()
 	m.members()
 	m.restsWithoutWrites()
 	m.leavesNothing()
@@ -216,23 +214,6 @@ func TestAChangeOfMindTurnsRound(t *testing.T) {
 	m.holds(v1alpha1.IngressOnly)
 	m.has(always(m.name))
 	m.leavesNothing()
-}
-
-// allConditions checks that every type of condition is there, and observed.
-func (m *mesh) allConditions() {
-	m.t.Helper()
-	mt := m.get()
-	for _, kind := range []string{
-		v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled, v1alpha1.ConditionAccepted,
-		v1alpha1.ConditionAPIsAvailable, v1alpha1.ConditionMembersResolved, v1alpha1.ConditionCAReady,
-		v1alpha1.ConditionControlPlaneReady, v1alpha1.ConditionInjectionReady, v1alpha1.ConditionGatewaysReady,
-		v1alpha1.ConditionConfigDistributed, v1alpha1.ConditionEgressEnforced,
-	} {
-		c := meta.FindStatusCondition(mt.Status.Conditions, kind)
-		if c == nil || c.ObservedGeneration != mt.Generation || c.Reason == "" || c.Message == "" {
-			m.t.Errorf("condition %s: %+v", kind, c)
-		}
-	}
 }
 
 // pods makes one pod of each sort in a namespace, before there is a webhook, which

@@ -232,8 +232,8 @@ func (j *journey) wall(req *http.Request, complain func(string, ...any)) {
 	}
 	stood := j.walls[req.URL.Path]
 	j.walls[req.URL.Path] = true
-	// Who lost the state may have been about to lay again what stands.
-	if j.state == nil && !stood || j.state != nil && !j.state.Walls() {
+	// What stands may be laid again by who has not seen the latest state yet.
+	if !stood && (j.state == nil || !j.state.Walls()) {
 		complain("the wall is raised early")
 	}
 }
