@@ -62,8 +62,7 @@ func Required() []string {
 	return []string{
 		"destinationrules.networking.istio.io", "gateways.networking.istio.io", "serviceentries.networking.istio.io",
 		"sidecars.networking.istio.io", "virtualservices.networking.istio.io", "workloadentries.networking.istio.io",
-		"authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
-		"requestauthentications.security.istio.io", "telemetries.telemetry.istio.io",
+		"peerauthentications.security.istio.io",
 	}
 }
 
