@@ -92,7 +92,7 @@ func TestChoose(t *testing.T) {
 	t.Parallel()
 	for want, names := range map[string][]string{
 		"unit cluster envtest netlab bench mutation e2e": nil,
-		"cluster e2e-full":                         {"e2e-full", "cluster"},
+		"cluster e2e-full": {"e2e-full", "cluster"},
 	} {
 		got, err := choose(parts("/"), names)
 		if err != nil {
