@@ -4,9 +4,11 @@
 package simulation
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -18,43 +20,40 @@ import (
 )
 
 // dump is the part of /config_dump?include_eds that counts: what is in force, not
-// what warms up or drains.
+// what warms up or drains. Each element of a list is a part, or the number of one
+// that was cut out.
 type dump struct {
 	Configs []struct {
-		StaticListeners  []listener `json:"static_listeners"`
-		DynamicListeners []struct {
-			ActiveState listener `json:"active_state"`
-		} `json:"dynamic_listeners"`
-		StaticClusters        []cluster `json:"static_clusters"`
-		DynamicActiveClusters []cluster `json:"dynamic_active_clusters"`
-		StaticRoutes          []routes  `json:"static_route_configs"`
-		DynamicRoutes         []routes  `json:"dynamic_route_configs"`
-		StaticEndpoints       []load    `json:"static_endpoint_configs"`
-		DynamicEndpoints      []load    `json:"dynamic_endpoint_configs"`
+		StaticListeners       []json.RawMessage `json:"static_listeners"`
+		DynamicListeners      []json.RawMessage `json:"dynamic_listeners"`
+		StaticClusters        []json.RawMessage `json:"static_clusters"`
+		DynamicActiveClusters []json.RawMessage `json:"dynamic_active_clusters"`
+		StaticRoutes          []json.RawMessage `json:"static_route_configs"`
+		DynamicRoutes         []json.RawMessage `json:"dynamic_route_configs"`
+		StaticEndpoints       []json.RawMessage `json:"static_endpoint_configs"`
+		DynamicEndpoints      []json.RawMessage `json:"dynamic_endpoint_configs"`
 	} `json:"configs"`
 }
 
 type (
-	// state is what Envoy says of any resource: between two dumps with the same
-	// version and time it is the same resource.
+	// state is what Envoy says of any resource but endpoints: between two dumps with
+	// the same version and time it is the same resource.
 	state struct {
 		Version string `json:"version_info"`
 		Updated string `json:"last_updated"`
 	}
-	listener struct {
+	// part is an element of one of the lists: a resource and its state. What has no
+	// resource is not in force.
+	part struct {
 		state
-		Listener json.RawMessage `json:"listener"`
-	}
-	cluster struct {
-		state
-		Cluster json.RawMessage `json:"cluster"`
-	}
-	routes struct {
-		state
-		RouteConfig json.RawMessage `json:"route_config"`
-	}
-	load struct {
+		Listener       json.RawMessage `json:"listener"`
+		Cluster        json.RawMessage `json:"cluster"`
+		RouteConfig    json.RawMessage `json:"route_config"`
 		EndpointConfig json.RawMessage `json:"endpoint_config"`
+		ActiveState    struct {
+			state
+			Listener json.RawMessage `json:"listener"`
+		} `json:"active_state"`
 	}
 )
 
@@ -63,13 +62,17 @@ type (
 func FromDump(text []byte) (*Config, error) { return new(Reader).Read(text) }
 
 // A Reader reads the dumps of one Envoy, one after another, and reads anew only
-// what has changed in between. It is not for several goroutines at once.
+// what has changed in between: JSON costs much more than comparing text, the more so
+// with the race detector. It is not for several goroutines at once.
 type Reader struct {
+	outlines map[string]*dump
+	// texts are parts by what Envoy wrote, known are those with a state: Envoy writes
+	// the entries of a map in any order, so that one resource has many texts.
+	texts map[string]proto.Message
 	known map[key]proto.Message
 }
 
-// key tells resources of one Envoy apart. Neither text nor its hash would do:
-// Envoy writes the entries of a map in any order.
+// key tells resources of one Envoy apart.
 type key struct {
 	state
 	name   string
@@ -79,67 +82,101 @@ type key struct {
 // Read makes a Config of what Envoy answers to /config_dump?include_eds. Configs
 // share messages and must not be changed.
 func (r *Reader) Read(text []byte) (*Config, error) {
-	var d dump
-	if err := json.Unmarshal(text, &d); err != nil {
-		return nil, fmt.Errorf("read configuration dump: %w", err)
+	if r.texts == nil {
+		*r = Reader{outlines: map[string]*dump{}, texts: map[string]proto.Message{}, known: map[key]proto.Message{}}
 	}
-	all := pass{before: r.known, known: map[key]proto.Message{}}
+	outline, parts := cut(text)
+	d, ok := r.outlines[string(outline)]
+	if !ok {
+		d = &dump{}
+		if err := json.Unmarshal(outline, d); err != nil {
+			return nil, fmt.Errorf("read configuration dump: %w", err)
+		}
+		r.outlines[string(outline)] = d
+	}
+	var all []proto.Message
 	for _, c := range d.Configs {
-		for _, l := range c.StaticListeners {
-			all.add(l.state, l.Listener, &listenerv3.Listener{})
-		}
-		for _, l := range c.DynamicListeners {
-			all.add(l.ActiveState.state, l.ActiveState.Listener, &listenerv3.Listener{})
-		}
-		for _, l := range slices.Concat(c.StaticClusters, c.DynamicActiveClusters) {
-			all.add(l.state, l.Cluster, &clusterv3.Cluster{})
-		}
-		for _, t := range slices.Concat(c.StaticRoutes, c.DynamicRoutes) {
-			all.add(t.state, t.RouteConfig, &routev3.RouteConfiguration{})
-		}
-		for _, e := range slices.Concat(c.StaticEndpoints, c.DynamicEndpoints) {
-			all.add(state{}, e.EndpointConfig, &endpointv3.ClusterLoadAssignment{})
+		for _, raw := range slices.Concat(c.StaticListeners, c.DynamicListeners, c.StaticClusters, c.DynamicActiveClusters,
+			c.StaticRoutes, c.DynamicRoutes, c.StaticEndpoints, c.DynamicEndpoints) {
+			if n, err := strconv.Atoi(string(raw)); err == nil {
+				raw = parts[n]
+			}
+			m, err := r.message(raw)
+			if err != nil {
+				return nil, err
+			}
+			if m != nil {
+				all = append(all, m)
+			}
 		}
 	}
-	if all.failed != nil {
-		return nil, all.failed
-	}
-	r.known = all.known
-	return New(all.messages...)
+	return New(all...)
 }
 
-// pass goes once through a dump.
-type pass struct {
-	before, known map[key]proto.Message
-	messages      []proto.Message
-	failed        error
+// cut takes the parts out of a dump and leaves their numbers. They are found by how
+// far Envoy indents them; those of a dump that is written otherwise stay where they
+// are.
+func cut(text []byte) (outline []byte, parts [][]byte) {
+	begin, end := []byte("\n    {\n"), []byte("\n    }")
+	for {
+		at := bytes.Index(text, begin)
+		if at < 0 {
+			break
+		}
+		length := bytes.Index(text[at+1:], end)
+		if length < 0 {
+			break
+		}
+		after := at + 1 + length + len(end)
+		outline = strconv.AppendInt(append(outline, text[:at+1]...), int64(len(parts)), 10)
+		parts = append(parts, text[at+1:after])
+		text = text[after:]
+	}
+	return append(outline, text...), parts
 }
 
-// add reads a resource into m, unless it was read before. One without a time, as
-// endpoints are, may change unseen.
-func (p *pass) add(s state, raw json.RawMessage, m proto.Message) {
-	if len(raw) == 0 || p.failed != nil {
-		return
+// message is the resource that a part holds, nil if it holds none.
+func (r *Reader) message(raw []byte) (proto.Message, error) {
+	if m, ok := r.texts[string(raw)]; ok {
+		return m, nil
 	}
-	if s.Updated == "" {
-		p.failed = readJSON(raw, m)
-		p.messages = append(p.messages, m)
-		return
+	var p part
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return nil, fmt.Errorf("read a part of a configuration dump: %w", err)
 	}
-	var named struct {
-		Name string `json:"name"`
+	if len(p.ActiveState.Listener) > 0 {
+		p.state, p.Listener = p.ActiveState.state, p.ActiveState.Listener
 	}
-	if p.failed = json.Unmarshal(raw, &named); p.failed != nil {
-		return
+	var m proto.Message
+	var err error
+	switch {
+	case len(p.Listener) > 0:
+		m, err = r.resource(p.state, p.Listener, &listenerv3.Listener{})
+	case len(p.Cluster) > 0:
+		m, err = r.resource(p.state, p.Cluster, &clusterv3.Cluster{})
+	case len(p.RouteConfig) > 0:
+		m, err = r.resource(p.state, p.RouteConfig, &routev3.RouteConfiguration{})
+	case len(p.EndpointConfig) > 0:
+		m = &endpointv3.ClusterLoadAssignment{}
+		err = readJSON(p.EndpointConfig, m)
 	}
-	k := key{s, fmt.Sprintf("%T %s", m, named.Name), len(raw)}
-	if old, ok := p.before[k]; ok {
-		m = old
-	} else {
-		p.failed = readJSON(raw, m)
+	if err == nil {
+		r.texts[string(raw)] = m
 	}
-	p.known[k] = m
-	p.messages = append(p.messages, m)
+	return m, err
+}
+
+// resource reads a resource into m, unless it was read before.
+func (r *Reader) resource(s state, raw []byte, m proto.Message) (proto.Message, error) {
+	if err := readJSON(raw, m); err != nil {
+		return nil, err
+	}
+	k := key{s, fmt.Sprintf("%T %s", m, m.(interface{ GetName() string }).GetName()), len(raw)}
+	if old, ok := r.known[k]; ok && s.Updated != "" {
+		return old, nil
+	}
+	r.known[k] = m
+	return m, nil
 }
 
 // readJSON reads a message. Packed messages of types that are not linked in become
