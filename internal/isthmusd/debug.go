@@ -95,7 +95,8 @@ func (d *Daemon) snapshotz(w http.ResponseWriter, _ *http.Request) {
 }
 
 // configz shows what a proxy should have: ?proxy=pod.namespace, &type=router for
-// a gateway that is not connected. Secrets are named, not shown.
+// a gateway that is not connected; of what nothing is known it's taken for an Envoy
+// of our own agent. Secrets are named, not shown.
 func (d *Daemon) configz(w http.ResponseWriter, r *http.Request) {
 	p, err := d.proxy(r)
 	if err != nil {
@@ -126,14 +127,14 @@ func (d *Daemon) proxy(r *http.Request) (*model.Proxy, error) {
 	}
 	p := &model.Proxy{
 		ID: r.URL.Query().Get("proxy"), Type: "sidecar", Name: name, Namespace: ns,
-		Interception: "REDIRECT", Delta: true,
+		Interception: "REDIRECT", Delta: true, HostsApart: true,
 	}
 	if t := r.URL.Query().Get("type"); t != "" {
 		p.Type = t
 	}
 	for _, s := range d.xds.Status() {
 		if s.Name == name && s.Namespace == ns {
-			p.Type = s.Type
+			p.Type, p.HostsApart = s.Type, s.HostsApart
 		}
 	}
 	if pod := d.store.Current().Workload(model.Key{Namespace: ns, Name: name}); pod != nil {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +43,9 @@ type caseHead struct {
 	// Mount gives every proxy /etc/outside/{cert,key,ca}.pem: a certificate for this
 	// name, its key and the CA of the world outside.
 	Mount string `json:"mount"`
+
+	// env of all sidecars besides.
+	env map[string]string
 }
 
 const allTopologies topology.Kind = "all"
@@ -68,8 +72,8 @@ func (p *Proxy) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Run runs the case in this file of YAML.
-func Run(t *testing.T, file string) {
+// Run runs the case in this file of YAML. Its sidecars have env besides their own.
+func Run(t *testing.T, file string, env map[string]string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -80,6 +84,7 @@ func Run(t *testing.T, file string) {
 	if err := yaml.UnmarshalStrict([]byte(docs[0]), &head); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
+	head.env = env
 	if head.Topology != allTopologies {
 		head.run(t, docs[1:])
 		return
@@ -106,6 +111,9 @@ func (h caseHead) run(t *testing.T, docs []string) {
 		l.Secret(name, hosts...)
 	}
 	for _, p := range h.Pods {
+		env := maps.Clone(h.env)
+		maps.Copy(env, p.Env)
+		p.Env = env
 		l.Add(p.PodSpec)
 	}
 	for _, g := range h.Gateways {

@@ -29,7 +29,19 @@ func TestCases(t *testing.T) {
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
 			t.Parallel()
-			netlab.Run(t, f)
+			netlab.Run(t, f, map[string]string{})
+		})
+	}
+}
+
+// TestCasesWithWholeTables runs some of them with proxies that do not take virtual
+// hosts one by one.
+func TestCasesWithWholeTables(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"http-routes", "service-entries", "sidecars"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			netlab.Run(t, filepath.Join("testdata", name+".yaml"), map[string]string{"ISTIO_META_ISTHMUS_DISCOVERY": "Tables"})
 		})
 	}
 }

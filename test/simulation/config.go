@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -23,12 +24,14 @@ import (
 type Config struct {
 	listeners   []*listenerv3.Listener
 	routes      map[string]*routev3.RouteConfiguration
+	hosts       []*routev3.VirtualHost // that are in no table yet
 	clusters    map[string]*clusterv3.Cluster
 	assignments map[string]*endpointv3.ClusterLoadAssignment
 }
 
 // New makes a Config of listeners, route configurations, clusters and load
-// assignments. Secrets are left out: nothing depends on what is in them.
+// assignments. Virtual hosts that come on their own, and are called by their tables
+// as resources are, are put into those. Secrets are left out: nothing depends on what is in them.
 func New(resources ...proto.Message) (*Config, error) {
 	c := &Config{
 		routes:      map[string]*routev3.RouteConfiguration{},
@@ -40,6 +43,9 @@ func New(resources ...proto.Message) (*Config, error) {
 			return nil, err
 		}
 	}
+	if err := c.fillTables(); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(c.listeners, func(a, b *listenerv3.Listener) int { return cmp.Compare(a.Name, b.Name) })
 	return c, nil
 }
@@ -50,6 +56,8 @@ func (c *Config) add(m proto.Message) error {
 		c.listeners = append(c.listeners, m)
 	case *routev3.RouteConfiguration:
 		c.routes[m.Name] = m
+	case *routev3.VirtualHost:
+		c.hosts = append(c.hosts, m)
 	case *clusterv3.Cluster:
 		c.clusters[m.Name] = m
 	case *endpointv3.ClusterLoadAssignment:
@@ -57,6 +65,26 @@ func (c *Config) add(m proto.Message) error {
 	default:
 		return fmt.Errorf("a proxy's configuration has no %T", m)
 	}
+	return nil
+}
+
+// fillTables puts virtual hosts into their tables.
+func (c *Config) fillTables() error {
+	own := map[string]bool{}
+	for _, h := range c.hosts {
+		name, _, _ := strings.Cut(h.Name, "/")
+		table := c.routes[name]
+		if table.GetVhds() == nil {
+			return fmt.Errorf("virtual host %q is of no table that has such", h.Name)
+		}
+		if !own[name] {
+			own[name] = true
+			table = proto.Clone(table).(*routev3.RouteConfiguration)
+			c.routes[name] = table
+		}
+		table.VirtualHosts = append(table.VirtualHosts, h)
+	}
+	c.hosts = nil
 	return nil
 }
 

@@ -13,7 +13,8 @@
 // Evaluate does that for one proxy, Walk from proxy to proxy until an application
 // or nobody is reached. What chance decides (weights, fault percentages) splits
 // the result: each Outcome has its share. What the package does not model ends in
-// the verdict Undecided, never in a guess.
+// the verdict Undecided, never in a guess. Virtual hosts that come on their own count
+// as part of their table: Envoy shows them there, and isthmusd sends all of them.
 //
 // It is a library: no testing, no I/O. A Config comes from the resources that
 // isthmusd makes (FromState) or from a running Envoy's /config_dump (FromDump).

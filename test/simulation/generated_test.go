@@ -47,6 +47,11 @@ func TestWhatIsthmusdMakesIsDecided(t *testing.T) {
 		for name, p := range proxiesOf(t, docs) {
 			t.Run(filepath.Base(filepath.Dir(input))+"/"+name, func(t *testing.T) {
 				t.Parallel()
+				whole, err := FromState(stateFor(t, snap, p))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.HostsApart = true
 				c, err := FromState(stateFor(t, snap, p))
 				if err != nil {
 					t.Fatal(err)
@@ -56,12 +61,28 @@ func TestWhatIsthmusdMakesIsDecided(t *testing.T) {
 					for _, r := range requestsFor(t, c, l) {
 						n++
 						decided(t, c, r)
+						sameEnd(t, whole, c, r)
 					}
 				}
 				if n == 0 {
 					t.Error("nothing to ask")
 				}
 			})
+		}
+	}
+}
+
+// sameEnd checks that it makes no difference whether virtual hosts come in their
+// tables or on their own.
+func sameEnd(t *testing.T, whole, apart *Config, r Request) {
+	t.Helper()
+	a, b := Evaluate(whole, r), Evaluate(apart, r)
+	if len(a) != len(b) {
+		t.Fatalf("%s: %d outcomes with tables, %d with hosts apart", r, len(a), len(b))
+	}
+	for i := range a {
+		if a[i].Verdict != b[i].Verdict || a[i].Cluster != b[i].Cluster || a[i].Status != b[i].Status || a[i].Share != b[i].Share {
+			t.Errorf("with tables:\n%s\nwith hosts apart:\n%s", a[i].Explain(), b[i].Explain())
 		}
 	}
 }

@@ -31,9 +31,6 @@ func (x *run) findRoute(m *hcmv3.HttpConnectionManager) (chosen, error) {
 	}
 	x.out.RouteConfig = at.table.Name
 	x.say("route configuration %q", at.table.Name)
-	if at.table.GetVhds() != nil {
-		return at, notModelled("virtual hosts on demand")
-	}
 	host, domain := findVirtualHost(at.table, x.req)
 	if host == nil {
 		x.say("no virtual host has a domain for %q", x.req.Authority)

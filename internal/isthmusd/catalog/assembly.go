@@ -5,8 +5,7 @@ package catalog
 
 import (
 	"encoding/binary"
-	"sort"
-	"strings"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -20,6 +19,7 @@ type assembly struct {
 	builder Builder
 	unions  memo[pair, *resource.Set]
 	routes  memo[pair, *resource.Set]
+	apart   memo[pair, *resource.Set]
 	tables  memo[uint64, *resource.Resource]
 }
 
@@ -27,7 +27,10 @@ type assembly struct {
 type pair struct{ a, b *resource.Set }
 
 func newAssembly(b Builder) assembly {
-	return assembly{b, newMemo[pair, *resource.Set](), newMemo[pair, *resource.Set](), newMemo[uint64, *resource.Resource]()}
+	return assembly{
+		builder: b, unions: newMemo[pair, *resource.Set](), routes: newMemo[pair, *resource.Set](),
+		apart: newMemo[pair, *resource.Set](), tables: newMemo[uint64, *resource.Resource](),
+	}
 }
 
 // sets joins what the shelves of a class hold.
@@ -35,8 +38,9 @@ func (a *assembly) sets(of shelves) (out [resource.NumTypes]*resource.Set) {
 	out[resource.Cluster] = a.union(of[resource.Clusters].set, of[resource.OwnClusters].set)
 	out[resource.Endpoint] = of[resource.Endpoints].set
 	out[resource.Listener] = a.union(of[resource.Listeners].set, of[resource.OwnListeners].set)
-	hosts := a.union(of[resource.Hosts].set, of[resource.UnregisteredHosts].set)
-	out[resource.Route] = a.compose(of[resource.Tables].set, hosts)
+	hosts := pair{of[resource.Tables].set, a.union(of[resource.Hosts].set, of[resource.UnregisteredHosts].set)}
+	out[resource.Route] = a.compose(hosts)
+	out[resource.VirtualHost] = a.apart.get(hosts, hosts.apart)
 	out[resource.Secret] = of[resource.Secrets].set
 	return out
 }
@@ -45,35 +49,40 @@ func (a *assembly) union(x, y *resource.Set) *resource.Set {
 	return a.unions.get(pair{x, y}, func() *resource.Set { return resource.Union(x, y) })
 }
 
-// compose puts virtual hosts into their tables. A table none of whose pieces
-// changed keeps its pointer.
-func (a *assembly) compose(tables, hosts *resource.Set) *resource.Set {
-	if len(hosts.List()) == 0 {
-		return tables
+// compose puts virtual hosts into their tables, but for tables whose hosts come
+// on their own. A table none of whose pieces changed keeps its pointer.
+func (a *assembly) compose(of pair) *resource.Set {
+	composed := func(t *resource.Resource) bool { return !t.HostsApart && len(of.b.Below(t.Name)) > 0 }
+	if !slices.ContainsFunc(of.a.List(), composed) {
+		return of.a
 	}
-	return a.routes.get(pair{tables, hosts}, func() *resource.Set {
-		out := make([]*resource.Resource, 0, len(tables.List()))
-		for _, t := range tables.List() {
-			out = append(out, a.table(t, piecesOf(t, hosts.List())))
+	return a.routes.get(of, func() *resource.Set {
+		out := make([]*resource.Resource, 0, len(of.a.List()))
+		for _, t := range of.a.List() {
+			if composed(t) {
+				t = a.table(t, of.b.Below(t.Name))
+			}
+			out = append(out, t)
 		}
 		return resource.NewSet(out)
 	})
 }
 
-// piecesOf finds the virtual hosts of a table among all, which are sorted by name.
-func piecesOf(table *resource.Resource, hosts []*resource.Resource) []*resource.Resource {
-	prefix := table.Name + "/"
-	from := sort.Search(len(hosts), func(i int) bool { return hosts[i].Name >= prefix })
-	n := sort.Search(len(hosts)-from, func(i int) bool { return !strings.HasPrefix(hosts[from+i].Name, prefix) })
-	return hosts[from : from+n]
+// apart are the virtual hosts that come on their own, of a pair of tables and
+// hosts. What belongs to no table goes nowhere.
+func (p pair) apart() *resource.Set {
+	var out []*resource.Resource
+	for _, t := range p.a.List() {
+		if t.HostsApart {
+			out = append(out, p.b.Below(t.Name)...)
+		}
+	}
+	return resource.NewSet(out)
 }
 
 // table is a table with its virtual hosts. Its version is a hash of theirs, so
 // that equal contents are found without joining them.
 func (a *assembly) table(t *resource.Resource, hosts []*resource.Resource) *resource.Resource {
-	if len(hosts) == 0 {
-		return t
-	}
 	var d xxhash.Digest
 	d.Reset()
 	var b [8]byte
@@ -92,6 +101,7 @@ func (a *assembly) table(t *resource.Resource, hosts []*resource.Resource) *reso
 func (a *assembly) forget() {
 	a.unions.forget()
 	a.routes.forget()
+	a.apart.forget()
 	a.tables.forget()
 }
 

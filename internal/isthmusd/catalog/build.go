@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -98,7 +99,10 @@ func (c *Catalog) seal(it item, m proto.Message, up resource.Upstream) (*resourc
 	if err != nil {
 		return nil, fmt.Errorf("marshal %s: %w", it.name, err)
 	}
-	return &resource.Resource{Type: it.part.Type(), Name: it.name, Body: body, Version: version(it, body), Upstream: up}, nil
+	table, _ := m.(*route.RouteConfiguration)
+	return &resource.Resource{
+		Type: it.part.Type(), Name: it.name, Body: body, Version: version(it, body), Upstream: up, HostsApart: table.GetVhds() != nil,
+	}, nil
 }
 
 func version(it item, body []byte) uint64 {

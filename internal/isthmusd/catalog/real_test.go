@@ -171,7 +171,7 @@ func proxies() []*model.Proxy {
 		p := &model.Proxy{
 			ID: fmt.Sprint(i), Type: "sidecar", Namespace: fmt.Sprintf("ns%d", i%2), Name: fmt.Sprintf("app%d", i/2),
 			Node: fmt.Sprintf("n%d", i%3), Labels: map[string]string{"app": fmt.Sprintf("app%d", i/2)},
-			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, Interception: "REDIRECT", Delta: i%4 != 0,
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, Interception: "REDIRECT", Delta: i%4 != 0, HostsApart: i%4 > 1,
 		}
 		if i >= 6 {
 			p.Type = "router"

@@ -95,7 +95,16 @@ func fields(kv map[string]string) *structpb.Struct {
 	return s
 }
 
-// ads is the config source of the stream that delivers everything.
+// adsForEver is ads for what has to be awaited as long as it takes: a table without
+// its virtual hosts would take known hosts for unknown ones.
+func adsForEver() *corev3.ConfigSource {
+	c := ads(0)
+	c.InitialFetchTimeout = durationpb.New(0)
+	return c
+}
+
+// ads is the config source of the stream that delivers everything; it is awaited
+// for Envoy's own 15 s if no time is given.
 func ads(timeout time.Duration) *corev3.ConfigSource {
 	return &corev3.ConfigSource{
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},

@@ -44,6 +44,9 @@ func (p *packer) routeConfig(rc ir.RouteConfig) *routev3.RouteConfiguration {
 		IgnorePortInHostMatching:       true,
 		MaxDirectResponseBodySizeBytes: u32(maxDirectBody),
 	}
+	if rc.HostsApart {
+		m.Vhds = &routev3.Vhds{ConfigSource: adsForEver()}
+	}
 	for _, vh := range rc.VirtualHosts {
 		m.VirtualHosts = append(m.VirtualHosts, p.virtualHost(vh))
 	}

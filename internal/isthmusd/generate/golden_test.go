@@ -44,6 +44,7 @@ type proxySpec struct {
 	Type, Namespace, Name, ServiceAccount, Locality, Node string
 	IPs                                                   []netip.Addr
 	Labels                                                map[string]string
+	HostsApart                                            bool
 }
 
 func cases(t testing.TB) map[string]testCase {
@@ -87,13 +88,15 @@ func readCase(t testing.TB, dir string) testCase {
 			c.proxies[name] = &model.Proxy{
 				ID: name, Type: p.Type, Namespace: p.Namespace, Name: p.Name, IPs: p.IPs, Labels: p.Labels,
 				ServiceAccount: p.ServiceAccount, Locality: p.Locality, Node: p.Node, Delta: true,
+				HostsApart: p.HostsApart,
 			}
 		}
 	}
 	return c
 }
 
-// resources is all that a proxy gets, by type and name.
+// resources is all that a proxy gets, by type and name. Virtual hosts are in their
+// tables, unless they come on their own.
 type resources map[resource.Type]map[string]proto.Message
 
 func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resources {
@@ -104,25 +107,58 @@ func generateAll(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy) resource
 	}
 	for part := range resource.NumParts {
 		for name, m := range generatePart(t, snap, p, part) {
-			if host, ok := m.(*routev3.VirtualHost); ok {
-				table, _, _ := strings.Cut(name, "/")
-				if m, ok := out[resource.Route][table].(*routev3.RouteConfiguration); ok {
-					m.VirtualHosts = append(m.VirtualHosts, host)
-				} else if part != resource.UnregisteredHosts {
-					t.Errorf("virtual host %s has no table", name)
-				}
-				continue
+			host, isHost := m.(*routev3.VirtualHost)
+			if name, _, _ := strings.Cut(name, "/"); isHost && part != resource.UnregisteredHosts && out[resource.Route][name] == nil {
+				t.Errorf("virtual host %s has no table", host.Name)
 			}
 			out[part.Type()][name] = m
 		}
 	}
-	for _, m := range out[resource.Route] {
-		table := m.(*routev3.RouteConfiguration)
+	for name, table := range tablesOf(t, out) {
+		if table.Vhds == nil {
+			out[resource.Route][name] = table
+		}
+	}
+	if !p.HostsApart {
+		clear(out[resource.VirtualHost])
+	}
+	return out
+}
+
+// tablesOf puts virtual hosts into their tables, as Envoy does with those that
+// come on their own, and checks what it demands.
+func tablesOf(t testing.TB, rs resources) map[string]*routev3.RouteConfiguration {
+	t.Helper()
+	out := map[string]*routev3.RouteConfiguration{}
+	for name, m := range rs[resource.Route] {
+		table := proto.Clone(m).(*routev3.RouteConfiguration)
+		for _, h := range table.VirtualHosts {
+			if exact := slices.DeleteFunc(slices.Clone(h.Domains), func(d string) bool { return strings.HasPrefix(d, "*") }); table.Vhds != nil && len(exact) > 0 {
+				t.Errorf("table %s has %v, which could move to a virtual host", name, exact)
+			}
+		}
+		for full, m := range rs[resource.VirtualHost] {
+			host := m.(*routev3.VirtualHost)
+			if of, _, _ := strings.Cut(full, "/"); of != name {
+				continue
+			}
+			table.VirtualHosts = append(table.VirtualHosts, host)
+			if table.Vhds == nil {
+				continue
+			}
+			if host.Name != full {
+				t.Errorf("virtual host %s is resource %s", host.Name, full)
+			}
+			if slices.ContainsFunc(host.Domains, func(d string) bool { return strings.HasPrefix(d, "*") }) {
+				t.Errorf("virtual host %s has %v, which could move to the table", full, host.Domains)
+			}
+		}
 		slices.SortFunc(table.VirtualHosts, func(a, b *routev3.VirtualHost) int { return cmp.Compare(a.Name, b.Name) })
 		if err := table.ValidateAll(); err != nil {
 			t.Errorf("table %s: %v", table.Name, err)
 		}
 		onceEach(t, table)
+		out[name] = table
 	}
 	return out
 }
@@ -140,7 +176,7 @@ func generatePart(t testing.TB, snap *snapshot.Snapshot, p *model.Proxy, part re
 			t.Fatal(err)
 		}
 		if m == nil {
-			if part.Type() != resource.Route { // others may have all the names of a host
+			if part.Type() != resource.VirtualHost { // others may have all the names of a host
 				t.Errorf("%s %q is listed, yet there is none", part.Type().URL(), name)
 			}
 			continue
@@ -174,7 +210,7 @@ func onceEach(t testing.TB, table *routev3.RouteConfiguration) {
 }
 
 func typeName(k resource.Type) string {
-	return [...]string{"clusters", "endpoints", "listeners", "routes", "secrets"}[k]
+	return [...]string{"clusters", "endpoints", "listeners", "routes", "hosts", "secrets"}[k]
 }
 
 // render writes resources as stable, readable JSON.

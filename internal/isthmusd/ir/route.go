@@ -12,6 +12,8 @@ import (
 type RouteConfig struct {
 	Name         string
 	VirtualHosts []VirtualHost
+	// HostsApart is true if more of them come on their own.
+	HostsApart bool
 }
 
 // VirtualHost is the routes of a set of domains.

@@ -286,4 +286,6 @@ type Proxy struct {
 	Ports map[string]uint32
 	// Delta is true for delta streams.
 	Delta bool
+	// HostsApart is true if it takes virtual hosts one by one.
+	HostsApart bool
 }

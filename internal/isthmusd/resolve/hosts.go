@@ -22,22 +22,57 @@ import (
 // with all their short names and addresses, then other hosts by name, then their
 // addresses; so no entry takes what the cluster's DNS gives to a Service. Of two
 // with the same rank the first by host has it.
+//
+// Where virtual hosts come on their own Envoy refuses a whole response for one
+// domain that stands in the table as well. No order of two responses would let it
+// move from one to the other; so it never does: tables have the domains with a
+// star, pieces the others, also of the same host.
+
+// apartPrefix begins the names of tables whose virtual hosts come on their own.
+// Under one name Envoy would remember the hosts of a table that was whole since.
+const apartPrefix = "vhds."
 
 // unregisteredPort is where Istio serves hosts that only VirtualServices know.
 const unregisteredPort = 80
 
 func isWildcard(host string) bool { return strings.HasPrefix(host, "*") }
 
-func pieceName(port uint32, host string) string { return portString(port) + "/" + host }
+func isExact(domain string) bool { return !isWildcard(domain) }
 
-func parsePiece(name string) (port uint32, host string, ok bool) {
+// tableName is the name of a port's table.
+func (s *scope) tableName(port uint32) string {
+	if s.v.HostsApart() {
+		return apartPrefix + portString(port)
+	}
+	return portString(port)
+}
+
+// parseTable reads what tableName wrote for the same proxy.
+func (s *scope) parseTable(name string) (port uint32, ok bool) {
+	port, ok = parsePort(strings.TrimPrefix(name, apartPrefix))
+	return port, ok && name == s.tableName(port)
+}
+
+func (s *scope) pieceName(port uint32, host string) string { return s.tableName(port) + "/" + host }
+
+func (s *scope) parsePiece(name string) (port uint32, host string, ok bool) {
 	table, host, found := strings.Cut(name, "/")
-	port, ok = parsePort(table)
+	port, ok = s.parseTable(table)
 	return port, host, ok && found
 }
 
 func virtualHost(port uint32, host string, domains []string, routes []ir.Route) *ir.VirtualHost {
 	return &ir.VirtualHost{Name: host + ":" + portString(port), Domains: domains, Routes: routes}
+}
+
+// piece is a virtual host of its own. One that comes on its own has to be called
+// as its resource is, or Envoy would not find it when it is removed.
+func (s *scope) piece(port uint32, host string, domains []string, routes []ir.Route) *ir.VirtualHost {
+	out := virtualHost(port, host, domains, routes)
+	if s.v.HostsApart() {
+		out.Name = s.pieceName(port, host)
+	}
+	return out
 }
 
 // byHost tells whether HTTP on the port finds the service by host.
@@ -46,8 +81,7 @@ func (s *scope) byHost(svc *model.Service, port uint32) bool {
 	return ok && (p.Protocol.IsHTTP() || p.Protocol == model.Auto) && s.importedOn(svc.Namespace, svc.Host, port)
 }
 
-// serviceHosts lists the pieces of all services without a star, for the ports that
-// have a table.
+// serviceHosts lists the pieces of services, for the ports that have a table.
 func serviceHosts(s *scope) []string {
 	tables := map[string]bool{}
 	for _, name := range outboundTables(s) {
@@ -56,8 +90,8 @@ func serviceHosts(s *scope) []string {
 	var names []string
 	for _, svc := range s.services() {
 		for _, p := range tcpPorts(svc) {
-			if !isWildcard(svc.Host) && tables[portString(p.Number)] && s.byHost(svc, p.Number) {
-				names = append(names, pieceName(p.Number, svc.Host))
+			if (!isWildcard(svc.Host) || s.v.HostsApart()) && tables[s.tableName(p.Number)] && s.byHost(svc, p.Number) {
+				names = append(names, s.pieceName(p.Number, svc.Host))
 			}
 		}
 	}
@@ -66,7 +100,7 @@ func serviceHosts(s *scope) []string {
 
 // serviceHost resolves one of them; nil also where others have all its names.
 func serviceHost(s *scope, name string) *ir.VirtualHost {
-	port, host, ok := parsePiece(name)
+	port, host, ok := s.parsePiece(name)
 	if !ok {
 		return nil
 	}
@@ -75,10 +109,13 @@ func serviceHost(s *scope, name string) *ir.VirtualHost {
 		return nil
 	}
 	domains := s.domains(svc, port)
+	if s.v.HostsApart() {
+		domains = slices.DeleteFunc(domains, isWildcard)
+	}
 	if len(domains) == 0 {
 		return nil
 	}
-	return virtualHost(port, host, domains, serviceRoutes(meshRouting(s, port), svc))
+	return s.piece(port, host, domains, serviceRoutes(meshRouting(s, port), svc))
 }
 
 // unregisteredHosts lists the pieces of hosts that are in no registry. Where the
@@ -87,7 +124,7 @@ func unregisteredHosts(s *scope) []string {
 	var names []string
 	for _, host := range hostsWithoutService(meshRouting(s, unregisteredPort)) {
 		if !isWildcard(host) {
-			names = append(names, pieceName(unregisteredPort, host))
+			names = append(names, s.pieceName(unregisteredPort, host))
 		}
 	}
 	return names
@@ -95,7 +132,7 @@ func unregisteredHosts(s *scope) []string {
 
 // unregisteredHost resolves one of them; nil where its name is taken.
 func unregisteredHost(s *scope, name string) *ir.VirtualHost {
-	port, host, ok := parsePiece(name)
+	port, host, ok := s.parsePiece(name)
 	if !ok {
 		return nil
 	}
@@ -104,7 +141,7 @@ func unregisteredHost(s *scope, name string) *ir.VirtualHost {
 	if vs == nil || len(domains) == 0 {
 		return nil
 	}
-	return virtualHost(port, host, domains, r.http(vs))
+	return s.piece(port, host, domains, r.http(vs))
 }
 
 // unregistered is the VirtualService that makes a host known which no registry
@@ -136,14 +173,9 @@ func hostsWithoutService(r *routing) []string {
 
 // portTable is what stands in the table of a port itself.
 func portTable(s *scope, port uint32) *ir.RouteConfig {
-	out := &ir.RouteConfig{Name: portString(port)}
+	out := &ir.RouteConfig{Name: s.tableName(port), HostsApart: s.v.HostsApart()}
 	r := meshRouting(s, port)
-	wild := slices.DeleteFunc(slices.Clone(s.v.ServicesByPort(port)), func(c *model.Service) bool { return !isWildcard(c.Host) })
-	for _, svc := range s.only(wild) {
-		if domains := s.domains(svc, port); s.byHost(svc, port) && len(domains) > 0 {
-			out.VirtualHosts = append(out.VirtualHosts, *virtualHost(port, svc.Host, domains, serviceRoutes(r, svc)))
-		}
-	}
+	out.VirtualHosts = wildcardHosts(s, r)
 	if port == unregisteredPort {
 		for _, host := range hostsWithoutService(r) {
 			if domains := s.named(host, port); isWildcard(host) && len(domains) > 0 {
@@ -154,6 +186,30 @@ func portTable(s *scope, port uint32) *ir.RouteConfig {
 	slices.SortFunc(out.VirtualHosts, func(a, b ir.VirtualHost) int { return cmp.Compare(a.Name, b.Name) })
 	if !slices.ContainsFunc(out.VirtualHosts, func(h ir.VirtualHost) bool { return slices.Contains(h.Domains, "*") }) {
 		out.VirtualHosts = append(out.VirtualHosts, everythingElse(s))
+	}
+	return out
+}
+
+// wildcardHosts are the virtual hosts of services that stand in the table of a
+// port: those whose own host has a star and, where pieces may not have any, the
+// domains with a star of the others.
+func wildcardHosts(s *scope, r *routing) []ir.VirtualHost {
+	apart := s.v.HostsApart()
+	wild := slices.DeleteFunc(slices.Clone(s.v.ServicesByPort(r.port)), func(c *model.Service) bool {
+		return !isWildcard(c.Host) && (!apart || !c.Headless)
+	})
+	var out []ir.VirtualHost
+	for _, svc := range s.only(wild) {
+		domains, host := s.domains(svc, r.port), svc.Host
+		if apart {
+			domains = slices.DeleteFunc(domains, isExact)
+		}
+		if !isWildcard(host) {
+			host = "*." + host
+		}
+		if s.byHost(svc, r.port) && len(domains) > 0 {
+			out = append(out, *virtualHost(r.port, host, domains, serviceRoutes(r, svc)))
+		}
 	}
 	return out
 }

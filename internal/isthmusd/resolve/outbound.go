@@ -151,7 +151,7 @@ func portListener(s *scope, port uint32) *ir.Listener {
 		return nil
 	}
 	if b.http {
-		l.Chains = append([]ir.Chain{httpChain(s, l.Name, portString(port))}, l.Chains...)
+		l.Chains = append([]ir.Chain{httpChain(s, l.Name, s.tableName(port))}, l.Chains...)
 	}
 	b.chooseByAddress()
 	if b.http || b.tls {

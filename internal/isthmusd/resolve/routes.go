@@ -27,7 +27,7 @@ func outboundTables(s *scope) []string {
 				names = append(names, svc.Host+":"+portString(p.Number))
 				continue
 			}
-			names = append(names, portString(p.Number))
+			names = append(names, s.tableName(p.Number))
 		}
 	}
 	return names
@@ -35,7 +35,7 @@ func outboundTables(s *scope) []string {
 
 // outboundTable resolves one of the tables that outboundTables lists.
 func outboundTable(s *scope, name string) *ir.RouteConfig {
-	if port, ok := parsePort(name); ok {
+	if port, ok := s.parseTable(name); ok {
 		return portTable(s, port)
 	}
 	i := strings.LastIndexByte(name, ':')

@@ -6,7 +6,10 @@
 // neither Kubernetes nor Envoy's API.
 package resource
 
-import "sort"
+import (
+	"sort"
+	"strings"
+)
 
 // Type is one of the discovery types that isthmusd serves.
 type Type uint8
@@ -17,6 +20,9 @@ const (
 	Endpoint
 	Listener
 	Route
+	// VirtualHost is one of a Route that says that its hosts come on their own,
+	// named "<route>/<host>".
+	VirtualHost
 	Secret
 	NumTypes
 )
@@ -35,8 +41,8 @@ const (
 	Listeners
 	OwnListeners
 	// Tables are route configurations, with the virtual hosts that cannot stand
-	// alone. Hosts are pieces of them, "<table>/<host>": the virtual hosts of
-	// services. UnregisteredHosts are those that no registry knows.
+	// alone. Hosts are the others, "<table>/<host>": the virtual hosts of services.
+	// UnregisteredHosts are those that no registry knows.
 	Tables
 	Hosts
 	UnregisteredHosts
@@ -44,9 +50,9 @@ const (
 	NumParts
 )
 
-// Type that the part is of, or its resources are pieces of.
+// Type that the part is of.
 func (p Part) Type() Type {
-	return [NumParts]Type{Cluster, Cluster, Endpoint, Listener, Listener, Route, Route, Route, Secret}[p]
+	return [NumParts]Type{Cluster, Cluster, Endpoint, Listener, Listener, Route, VirtualHost, VirtualHost, Secret}[p]
 }
 
 // URLs are the type URLs on the wire, indexed by Type.
@@ -55,6 +61,7 @@ var urls = [NumTypes]string{
 	"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
 	"type.googleapis.com/envoy.config.listener.v3.Listener",
 	"type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+	"type.googleapis.com/envoy.config.route.v3.VirtualHost",
 	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
 }
 
@@ -82,6 +89,8 @@ type Resource struct {
 	Body []byte
 	// Upstream of a Cluster of type EDS.
 	Upstream
+	// HostsApart is true for a Route whose virtual hosts come on their own.
+	HostsApart bool
 }
 
 // Upstream is what the xDS server has to know of a Cluster to send it and its
@@ -144,6 +153,14 @@ func (s *Set) List() []*Resource {
 		return nil
 	}
 	return s.list
+}
+
+// Below returns the resources that are called "<name>/…", in their order.
+func (s *Set) Below(name string) []*Resource {
+	all, prefix := s.List(), name+"/"
+	from := sort.Search(len(all), func(i int) bool { return all[i].Name >= prefix })
+	n := sort.Search(len(all)-from, func(i int) bool { return !strings.HasPrefix(all[from+i].Name, prefix) })
+	return all[from : from+n]
 }
 
 // Get finds a resource by name, or nil.

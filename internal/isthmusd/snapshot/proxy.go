@@ -32,6 +32,7 @@ const (
 	AttributeIPv6
 	AttributeServiceAccount
 	AttributeDelta
+	AttributeHostsApart
 	AttributePort
 	// AttributeInNamespace tells whether the namespace is the one in Key.
 	AttributeInNamespace
@@ -77,6 +78,8 @@ func (s *Snapshot) Attribute(a Attribute, p *model.Proxy) string {
 		return p.ServiceAccount
 	case AttributeDelta:
 		return strconv.FormatBool(p.Delta)
+	case AttributeHostsApart:
+		return strconv.FormatBool(p.HostsApart)
 	case AttributePort:
 		return strconv.Itoa(int(p.Ports[a.Key]))
 	}
@@ -210,6 +213,9 @@ func (v *View) ServiceAccount() string { return v.ask(AttributeServiceAccount, "
 
 // Delta tells whether the proxy speaks delta xDS.
 func (v *View) Delta() bool { return v.ask(AttributeDelta, "") == "true" }
+
+// HostsApart tells whether the proxy takes virtual hosts one by one.
+func (v *View) HostsApart() bool { return v.ask(AttributeHostsApart, "") == "true" }
 
 // ProxyPort is the number of a named container port of the proxy's pod, or 0.
 func (v *View) ProxyPort(name string) uint32 {

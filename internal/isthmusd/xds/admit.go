@@ -86,6 +86,7 @@ func (s *stream) admit(ctx context.Context, node *core.Node) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	claim.Delta = s.protocol == Delta
+	claim.HostsApart = claim.HostsApart && claim.Delta
 	if err := check(claim, s.caller); err != nil {
 		return err
 	}

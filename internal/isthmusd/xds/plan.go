@@ -109,16 +109,16 @@ func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 
 // planKnown compares the set with what a reconnecting client claims to have.
 func (s *stream) planKnown(b *batch, w *watch, set *resource.Set) {
-	if !w.wildcard {
+	if !w.wildcard && w.typ != resource.VirtualHost {
 		return // Everything that it wants is due.
 	}
 	for _, r := range set.List() {
-		if _, due := w.due[r.Name]; !due && w.have[r.Name] != r.Version && s.visible(w, r.Name) {
+		if _, due := w.due[r.Name]; !due && w.wants(r.Name) && w.have[r.Name] != r.Version && s.visible(w, r.Name) {
 			s.put(b, w, r)
 		}
 	}
 	for _, name := range sortedNames(w.have) {
-		if _, due := w.due[name]; !due && set.Get(name) == nil {
+		if _, due := w.due[name]; !due && (set.Get(name) == nil || !w.wants(name)) {
 			s.drop(b, w, name, nil)
 		}
 	}
@@ -191,6 +191,10 @@ func (s *stream) isLeaving(name string) bool {
 // acknowledged: the cluster may have to learn first whom to trust.
 func (s *stream) putDue(b *batch, w *watch, r *resource.Resource, why reason) {
 	if w.typ != resource.Endpoint {
+		if good := s.server.quarantine.instead(r); good != r && w.typ == resource.VirtualHost {
+			b.resources = append(b.resources, good) // Whatever it was sent: its table is new.
+			return
+		}
 		s.put(b, w, r)
 		return
 	}

@@ -77,13 +77,13 @@ func (s *stream) schedule(now time.Time) {
 	}
 }
 
-// followed tells whether listeners and routes have left the cluster behind, as
+// followed tells whether listeners, routes and their hosts have left the cluster behind, as
 // of the revision that has it no more. What the client rejects does not hold up
 // others, but what it has instead may still use the cluster.
 func (s *stream) followed(cluster string, revision uint64) bool {
-	for _, t := range []resource.Type{resource.Listener, resource.Route} {
+	for t := range s.watches {
 		w := &s.watches[t]
-		if !w.active {
+		if !w.active || !follows(w.typ) {
 			continue
 		}
 		if w.settled < revision {
@@ -137,12 +137,16 @@ func (s *stream) pumpFollowers(now time.Time) error {
 	for _, f := range []struct {
 		typ   resource.Type
 		state *resource.State
-	}{{resource.Secret, s.state}, {resource.Listener, s.opened}, {resource.Route, s.opened}} {
+	}{{resource.Secret, s.state}, {resource.Listener, s.opened}, {resource.Route, s.opened}, {resource.VirtualHost, s.opened}} {
 		w := &s.watches[f.typ]
 		if !w.active || f.state == nil || !w.maySend() {
 			continue
 		}
-		if err := s.send(now, w, f.state, s.next(w, f.state.Sets[f.typ])); err != nil {
+		plan := s.next
+		if f.typ == resource.VirtualHost {
+			plan = s.pumpHosts
+		}
+		if err := s.send(now, w, f.state, plan(w, f.state.Sets[f.typ])); err != nil {
 			return err
 		}
 	}
@@ -182,8 +186,11 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	if b.again {
 		f.state = nil // It brings the client no further.
 	}
-	if w.typ == resource.Cluster {
+	switch w.typ {
+	case resource.Cluster:
 		f.holds = s.resend(b.changed)
+	case resource.Route:
+		s.followTables(b.resources)
 	}
 	w.flights = append(w.flights, f)
 	return nil
@@ -263,10 +270,12 @@ func (s *stream) mark(now time.Time) {
 	for t := range s.watches {
 		w := &s.watches[t]
 		state := s.state
-		if w.typ == resource.Listener || w.typ == resource.Route {
+		if follows(w.typ) {
 			state = s.opened
 		}
-		if state != nil && w.answered(state.Sets[t]) && !s.withholds(w.typ) {
+		// Without tables there is nobody to have hosts.
+		idle := w.typ == resource.VirtualHost && !s.watches[resource.Route].active
+		if state != nil && (idle || w.answered(state.Sets[t])) && !s.withholds(w.typ) {
 			w.settled = state.Revision
 			if len(w.refused) == 0 {
 				w.acked = Mark{Revision: state.Revision, Epoch: state.Epoch}
@@ -280,6 +289,11 @@ func (s *stream) mark(now time.Time) {
 		s.converged = s.state.Revision
 		s.server.metrics.convergence.Observe(now.Sub(s.noticed).Seconds())
 	}
+}
+
+// follows tells whether the type goes when clusters are acknowledged.
+func follows(t resource.Type) bool {
+	return t == resource.Listener || t == resource.Route || t == resource.VirtualHost
 }
 
 // withholds tells whether the client has older versions than its watch says.

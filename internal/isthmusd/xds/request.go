@@ -107,6 +107,10 @@ func (s *stream) take(r request) {
 }
 
 func (s *stream) subscribeDelta(w *watch, r request) {
+	if w.typ == resource.VirtualHost {
+		s.askHosts(w, r)
+		return
+	}
 	if !w.active {
 		w.open()
 		w.wildcard = slices.Contains(r.subscribe, wildcard) || wildcardByDefault(w.typ) && len(r.subscribe) == 0
@@ -126,6 +130,9 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 		}
 		w.names.add(n)
 		s.expect(w, n)
+		if w.typ == resource.Route {
+			s.askTable(w, n)
+		}
 	}
 	for _, n := range r.unsubscribe {
 		if n == wildcard {
@@ -171,8 +178,11 @@ func (s *stream) subscribeAll(w *watch) {
 // was wrong with it.
 func (s *stream) letGo(w *watch, name string) {
 	delete(w.refused, name)
-	if w.typ == resource.Endpoint {
+	switch w.typ {
+	case resource.Endpoint:
 		delete(s.held, name)
+	case resource.Route:
+		s.watches[resource.VirtualHost].tables.forget(name)
 	}
 }
 

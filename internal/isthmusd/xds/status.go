@@ -21,10 +21,12 @@ type ProxyStatus struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
 	// Identity that the proxy proved; "" for plaintext on loopback.
-	Identity     string    `json:"identity,omitempty"`
-	EnvoyVersion string    `json:"envoyVersion,omitempty"`
-	Protocol     string    `json:"protocol"`
-	Connected    time.Time `json:"connected"`
+	Identity     string `json:"identity,omitempty"`
+	EnvoyVersion string `json:"envoyVersion,omitempty"`
+	Protocol     string `json:"protocol"`
+	// HostsApart is true if the proxy takes virtual hosts one by one.
+	HostsApart bool      `json:"hostsApart,omitempty"`
+	Connected  time.Time `json:"connected"`
 	// Newest is what the proxy should have.
 	Newest Mark `json:"newest"`
 	// Acknowledged is the oldest mark over the types that the proxy uses.
@@ -41,7 +43,7 @@ type ProxyStatus struct {
 }
 
 // TypeStatuses are those of the types that a proxy uses; in JSON by short name:
-// cds, eds, lds, rds, sds. NOTE: no map, for one is made with every
+// cds, eds, lds, rds, vhds, sds. NOTE: no map, for one is made with every
 // acknowledgement of every proxy.
 type TypeStatuses [resource.NumTypes]TypeStatus
 
@@ -220,6 +222,7 @@ func (s *stream) publish() {
 		Identity:     s.caller.Identity.String(),
 		EnvoyVersion: s.proxy.EnvoyVersion,
 		Protocol:     s.protocol.String(),
+		HostsApart:   s.proxy.HostsApart,
 		Connected:    s.connected,
 		Newest:       newest,
 		Acknowledged: newest,
@@ -229,7 +232,7 @@ func (s *stream) publish() {
 	for t := range s.watches {
 		w := &s.watches[t]
 		// A proxy without clusters or listeners has not begun.
-		if !w.active && !wildcardByDefault(w.typ) {
+		if !w.active && !wildcardByDefault(w.typ) && len(w.tables.accepted) == 0 {
 			continue
 		}
 		ts := w.status(newest)

@@ -88,6 +88,8 @@ func (s *stream) refuse(w *watch, f flight, why string) {
 		w.examined = f.step
 	}
 	switch {
+	case len(f.added) == 1 && w.mayDepend(guilty[0]):
+		w.suspects = append(w.suspects, []suspect{{guilty[0].Name, guilty[0].Version}})
 	case len(f.added) == 1:
 		s.convict(w, guilty[0], why)
 	case s.protocol == Delta || !wildcardByDefault(w.typ):
@@ -101,6 +103,24 @@ func (s *stream) refuse(w *watch, f flight, why string) {
 	}
 }
 
+// mayDepend tells whether what was rejected alone is to be tried once more after
+// the other suspects: a virtual host cannot have a domain that another, as the
+// client has it, has not given up yet.
+func (w *watch) mayDepend(r *resource.Resource) bool {
+	if w.typ != resource.VirtualHost || len(w.suspects) == 0 {
+		return false
+	}
+	before, again := w.pardoned[r.Name]
+	if again && before == w.innocent {
+		return false // Nothing was accepted since.
+	}
+	if w.pardoned == nil {
+		w.pardoned = map[string]int{}
+	}
+	w.pardoned[r.Name] = w.innocent
+	return true
+}
+
 // note remembers the refusal and what the client has instead.
 func (s *stream) note(w *watch, f flight, r *resource.Resource, why string) {
 	if !w.wants(r.Name) {
@@ -109,7 +129,8 @@ func (s *stream) note(w *watch, f flight, r *resource.Resource, why string) {
 	n, known := w.refused[r.Name]
 	if !known {
 		n.unsure = w.resumed || f.gone
-		if good := f.before.Get(r.Name); good != nil {
+		// What is no older than the rejected it was not sent before.
+		if good := f.before.Get(r.Name); good != nil && good.Version != r.Version {
 			n.good, n.unsure = s.server.quarantine.instead(good), false
 		}
 	}
@@ -142,6 +163,15 @@ func (w *watch) suspect(guilty, rest []*resource.Resource) {
 // planSuspects is the next part to send again. What has changed meanwhile, or is
 // withheld from everybody, is no suspect any more.
 func (s *stream) planSuspects(w *watch) batch {
+	if len(w.suspects) == 0 {
+		w.pardoned, w.innocent = nil, 0
+	}
+	if w.typ == resource.VirtualHost {
+		// Their domains may be what suspects wait for.
+		if b := s.planUnremoved(w); !b.empty() {
+			return b
+		}
+	}
 	for len(w.suspects) > 0 {
 		group := w.suspects[0]
 		w.suspects = w.suspects[1:]
@@ -178,6 +208,11 @@ func (s *stream) planRestore(w *watch) batch {
 	if len(good) > 0 {
 		return batch{before: w.sent, resources: good, changed: good, forced: true, again: true, restores: true}
 	}
+	return s.planUnremoved(w)
+}
+
+// planUnremoved removes again what was removed with a rejection.
+func (s *stream) planUnremoved(w *watch) batch {
 	gone := slices.DeleteFunc(w.unremoved, func(n string) bool { return w.sent.Get(n) != nil || s.isLeaving(n) || !w.wants(n) })
 	w.unremoved = nil
 	return batch{removed: gone, again: true}

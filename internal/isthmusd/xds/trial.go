@@ -47,7 +47,7 @@ type trials struct {
 // tried tells whether steps of the type are tried. Endpoints are not: they
 // change often and are never refused for their meaning. Secrets are one proxy's.
 func tried(t resource.Type) bool {
-	return t == resource.Cluster || t == resource.Listener || t == resource.Route
+	return t == resource.Cluster || follows(t)
 }
 
 // enter tells whether the stream may take the step now; if not, until when it

@@ -66,6 +66,8 @@ type watch struct {
 	active   bool
 	wildcard bool
 	names    subscription
+	// tables decide what is wanted, of virtual hosts.
+	tables tables
 	// have is what a reconnecting delta client claims; nil once it is used.
 	have map[string]uint64
 	// claimed is the version that a state-of-the-world client came with.
@@ -83,6 +85,10 @@ type watch struct {
 	// of them that are not proven guilty: see suspect.go.
 	refused  map[string]rejection
 	suspects [][]suspect
+	// innocent counts the suspects' parts that were accepted; pardoned is how many
+	// when what a host may depend on was last waited for.
+	innocent int
+	pardoned map[string]int
 	// unremoved are removals that came with a rejection.
 	unremoved []string
 	// examined is the step whose trial waits for the suspects.
@@ -107,6 +113,9 @@ func (w *watch) open() {
 
 // wants tells whether the client subscribes to the name.
 func (w *watch) wants(name string) bool {
+	if w.typ == resource.VirtualHost {
+		return w.tables.has(name)
+	}
 	return w.wildcard || w.names.has(name)
 }
 
@@ -175,13 +184,11 @@ func (s *stream) settle(w *watch, r request) {
 	}
 	last := done[len(done)-1]
 	for _, f := range done[:len(done)-1] {
-		w.accept(f)
-		s.pass(f)
+		s.arrived(w, f)
 	}
 	if r.refusal == "" {
 		delete(w.refused, "")
-		w.accept(last)
-		s.pass(last)
+		s.arrived(w, last)
 		s.server.metrics.acks.WithLabelValues(shortName(w.typ)).Inc()
 	} else {
 		s.refuse(w, last, r.refusal)
@@ -196,7 +203,22 @@ func (s *stream) settle(w *watch, r request) {
 	}
 }
 
-var shortNames = [resource.NumTypes]string{"cds", "eds", "lds", "rds", "sds"}
+// arrived notes that the client accepted all of a flight.
+func (s *stream) arrived(w *watch, f flight) {
+	w.accept(f)
+	s.pass(f)
+	if f.again && !f.restores {
+		w.innocent++
+	}
+	if w.typ != resource.Route {
+		return
+	}
+	for _, r := range f.added {
+		s.watches[resource.VirtualHost].tables.took(r.Name)
+	}
+}
+
+var shortNames = [resource.NumTypes]string{"cds", "eds", "lds", "rds", "vhds", "sds"}
 
 // shortName is a type as metrics and people know it.
 func shortName(t resource.Type) string { return shortNames[t] }
