@@ -46,6 +46,37 @@ func TestNamespacesShare(t *testing.T) {
 	}
 }
 
+// TestARouteIsOneHost: where virtual hosts come on their own, one that changes
+// leaves all else as it was, and is small.
+func TestARouteIsOneHost(t *testing.T) {
+	t.Parallel()
+	s := mesh1000()
+	c := realCatalog(s)
+	p := &model.Proxy{Type: "sidecar", Namespace: "ns0", Delta: true, HostsApart: true}
+	before := mustState(t, c, p)
+	e := event{ns: "ns0", host: "s500.ns0.svc.cluster.local", name: "v"}
+	c.Update(s.Commit(func(x *snapshot.Txn) { x.PutVirtualService(e.virtualService()) }))
+	after := mustState(t, c, p)
+	for k := range resource.NumTypes {
+		if k != resource.VirtualHost && after.Sets[k] != before.Sets[k] {
+			t.Errorf("%s changed", k.URL())
+		}
+	}
+	var changed []*resource.Resource
+	for _, r := range after.Sets[resource.VirtualHost].List() {
+		if before.Sets[resource.VirtualHost].Get(r.Name) != r {
+			changed = append(changed, r)
+		}
+	}
+	if len(changed) != 1 || len(changed[0].Body) > 800 {
+		t.Errorf("changed: %d hosts, want one of a few hundred bytes", len(changed))
+	}
+	table := after.Sets[resource.Route].Get("vhds.80")
+	if table == nil || len(table.Body) > 200 {
+		t.Errorf("the table holds more than what is for all: %v", table)
+	}
+}
+
 // sharesAll tells whether b holds most of what a does, and of that the same pointers.
 func sharesAll(a, b *resource.Set) bool {
 	for _, r := range b.List() {

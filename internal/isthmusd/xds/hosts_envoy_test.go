@@ -172,6 +172,25 @@ func TestRealEnvoyTakesHostsApart(t *testing.T) {
 	l.asks(l.entry, "b", "rest")
 	l.settled("a host without its cluster")
 	stop()
+
+	// All tables go, and with them Envoy's interest in any host; then one is back.
+	l.source.set(base...)
+	l.eventually("no listener", func() bool { _, err := http.Get("http://" + l.entry + "/"); return err != nil })
+	l.settled("no tables")
+	set(hostOf(t, "v.80", "a", "one"))
+	l.asks(l.entry, "a", "one")
+	l.settled("a table after none")
+
+	// And so it is when there was none at a reconnect.
+	l.source.set(base...)
+	l.eventually("no listener again", func() bool { _, err := http.Get("http://" + l.entry + "/"); return err != nil })
+	l.settled("no tables again")
+	l.grpc.Stop()
+	l.serve(l.addr)
+	l.settled("a reconnect without tables")
+	set(hostOf(t, "v.80", "a", "one"), hostOf(t, "v.80", "b", "rest"))
+	l.asks(l.entry, "a", "one")
+	l.settled("a table after a reconnect without")
 }
 
 // TestRealEnvoyRejectsAHostApart: Envoy refuses all hosts of a response for one
