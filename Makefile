@@ -77,9 +77,23 @@ mutation: generate-crds ## take every rule of the wall away: some case must noti
 demo: system build tools images ## the three topologies, live, in a real cluster
 	@go run ./test/demo --cluster=$(CLUSTER) $(if $(KEEP),--keep)
 
+# BENCH is small (about two minutes, drawn into .work) or full (half an hour, into docs/performance); ONLY names scenarios.
+BENCH ?= full
+PERFORMANCE = $(if $(filter small,$(BENCH)),.work/performance,docs/performance)
+
 .PHONY: bench
-bench: generate-crds ## benchmarks of the hot paths
+bench: build bin/envoy ## what isthmusd costs under load, drawn; BENCH=small takes two minutes
+	go build -o bin/bench ./test/bench
+	bin/bench figures -size $(BENCH) -out $(PERFORMANCE) -only "$(ONLY)"
+	bin/bench profiles -size $(BENCH) -out $(PERFORMANCE)
+
+.PHONY: bench-go
+bench-go: generate-crds ## Go benchmarks of the hot paths, ready for benchstat
 	go test -run='^$$' -bench=. -benchmem ./internal/...
+
+.PHONY: bench-compare
+bench-compare: generate-crds ## Go benchmarks beside those of another commit: REF=
+	go run ./test/bench compare -ref "$(REF)"
 
 .PHONY: cluster
 cluster: system tools images ## start the embedded cluster and load the images

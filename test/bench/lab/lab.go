@@ -189,5 +189,8 @@ func (l *Lab) Profile(ctx context.Context, what, file string) error {
 	if err != nil {
 		return fmt.Errorf("profile isthmusd: %w", err)
 	}
-	return os.WriteFile(filepath.Join(l.o.Dir, file), b, 0o644)
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(l.o.Dir, file)
+	}
+	return os.WriteFile(file, b, 0o644)
 }

@@ -187,6 +187,9 @@ func (s *Session) Connect(name string, n, from int) (*Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.o.Protocol == swarm.Own && s.Swarm.Traffic()[swarm.Hosts].Responses == 0 {
+		return nil, fmt.Errorf("%s: no virtual host came on its own", name)
+	}
 	s.Proxies = append(s.Proxies, added...)
 	step.Seconds = Distribute(swarm.FullAfter(added))
 	if broken, err := s.Swarm.Broken(); broken > before {

@@ -24,6 +24,8 @@ type Proxy struct {
 	state  state
 	sight  sight
 	life   life
+	// responses that came.
+	responses atomic.Int64
 }
 
 // life is what others ask of a proxy and tell it.
@@ -63,6 +65,12 @@ func (p *Proxy) Dawdle() { p.rate.Store(slowRate) }
 
 // Hurry makes it read as fast as it can.
 func (p *Proxy) Hurry() { p.rate.Store(0) }
+
+// keepsUp tells whether the proxy is one that changes are waited for.
+func (p *Proxy) keepsUp() bool { return p.manner == Well || p.manner == Slow && p.rate.Load() == 0 }
+
+// Responses is how many responses have come.
+func (p *Proxy) Responses() int64 { return p.responses.Load() }
 
 func (p *Proxy) settled() <-chan struct{} {
 	p.life.Lock()

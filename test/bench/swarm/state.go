@@ -178,7 +178,7 @@ func (p *Proxy) resource(b []byte) error {
 	}
 	p.arrived(t, id)
 	p.apply(t, name, body)
-	if k := p.swarm.mark.Load(); k != nil && p.manner == Well {
+	if k := p.swarm.mark.Load(); k != nil && p.keepsUp() {
 		p.sight.look(k, t, b)
 	}
 	return nil
@@ -244,6 +244,7 @@ func (p *Proxy) message(c *conn, size int64) error {
 		return fmt.Errorf("the server sent a response of type %q", m.url)
 	}
 	p.swarm.count(t, size, &m)
+	p.responses.Add(1)
 	s.heard[t] = true
 	s.nonce[t], s.version[t] = m.nonce, m.version
 	gone := p.removed(t, m.removed)
