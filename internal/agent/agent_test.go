@@ -35,6 +35,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/identity"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 const serverName = "isthmusd-default.isthmus-system.svc"
@@ -136,11 +137,7 @@ type pod struct {
 
 func startPod(t *testing.T, p *plane) *pod {
 	t.Helper()
-	envoy, err := filepath.Abs("../../bin/envoy")
-	must(t, err)
-	if _, err := os.Stat(envoy); err != nil {
-		t.Skipf("skipped: no Envoy here: %v", err)
-	}
+	envoy := binaries.Path(t, "envoy")
 	root, err := os.MkdirTemp("", "pod") // short: sockets lie in it
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(root) })

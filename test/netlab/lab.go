@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 // Names of the control plane, as in a cluster.
@@ -122,20 +123,10 @@ func programs(t testing.TB) string {
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: network namespaces need root")
 	}
-	root := os.Getenv("ISTHMUS_ROOT") // set by the suite; the tree above otherwise
-	if root == "" {
-		root = filepath.Join("..", "..")
+	for _, name := range []string{"isthmusd", "isthmus-agent", "testapp"} {
+		binaries.Path(t, name)
 	}
-	bin, err := filepath.Abs(filepath.Join(root, "bin"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range []string{"isthmusd", "isthmus-agent", "envoy", "testapp"} {
-		if _, err := os.Stat(filepath.Join(bin, p)); err != nil {
-			t.Skipf("skipped: not built (make build bin/envoy): %v", err)
-		}
-	}
-	return bin
+	return filepath.Dir(binaries.Path(t, "envoy"))
 }
 
 // makeDir makes a directory with a short name, for sockets lie below it, that

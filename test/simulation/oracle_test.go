@@ -5,7 +5,6 @@ package simulation
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -37,6 +36,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 // oracle is a real Envoy with listeners on ports of its choice.
@@ -50,13 +51,7 @@ const patience = time.Minute
 
 func startEnvoy(t *testing.T, listeners []*listenerv3.Listener) *oracle {
 	t.Helper()
-	binary, err := filepath.Abs(filepath.Join(cmp.Or(os.Getenv("ISTHMUS_ROOT"), "../.."), "bin/envoy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(binary); err != nil {
-		t.Skipf("no Envoy (make bin/envoy): %v", err)
-	}
+	binary := binaries.Path(t, "envoy")
 	dir, err := os.MkdirTemp("", "sim") // a short path, for a socket lies in it
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -89,11 +91,8 @@ func TestBuild(t *testing.T) {
 // validate asks Envoy itself, where there is one.
 func validate(t *testing.T, b []byte) {
 	t.Helper()
-	envoy, err := filepath.Abs("../../../bin/envoy")
+	envoy, err := binaries.Find("envoy")
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(envoy); err != nil {
 		t.Logf("not validated by Envoy: %v", err)
 		return
 	}

@@ -27,25 +27,13 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
-
-// envoyBinary finds Envoy where the build puts it.
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../../bin/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Envoy at %s: what it thinks of the configuration is not tested", path)
-	}
-	return path
-}
 
 // TestEnvoyAccepts feeds everything that a case generates to a real Envoy.
 func TestEnvoyAccepts(t *testing.T) {
 	t.Parallel()
-	binary := envoyBinary(t)
+	binary := binaries.Path(t, "envoy")
 	for name, tc := range cases(t) {
 		for proxy, p := range tc.proxies {
 			t.Run(name+"/"+proxy, func(t *testing.T) {

@@ -35,6 +35,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/xds"
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 const bootstrap = `
@@ -57,19 +58,6 @@ static_resources:
       cluster_name: xds-grpc
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %[3]d}}}}]}]
 `
-
-// envoyBinary is the stock Envoy at the repository's bin/envoy.
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../../bin/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Envoy at bin/envoy: %v", err)
-	}
-	return path
-}
 
 func marshalled(t *testing.T, typ resource.Type, name string, m proto.Message) *resource.Resource {
 	t.Helper()
@@ -203,7 +191,7 @@ func newLab(t *testing.T, api string, more ...func(*grpc.Server)) *lab {
 	l := &lab{t: t, source: &source{}, entry: freeAddr(t), more: more}
 	l.source.set()
 	l.serve("127.0.0.1:0")
-	l.startEnvoy(envoyBinary(t), api)
+	l.startEnvoy(binaries.Path(t, "envoy"), api)
 	return l
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/test/binaries"
 )
 
 // What Envoy does is written down in the server: these tests hold Envoy itself
@@ -62,7 +63,7 @@ func play(t *testing.T, turns ...func(deltaStream) error) *lab {
 	go func() { _ = g.Serve(lis) }()
 	t.Cleanup(g.Stop)
 	l := &lab{t: t, addr: lis.Addr().String()}
-	l.startEnvoy(envoyBinary(t), protocols["delta"])
+	l.startEnvoy(binaries.Path(t, "envoy"), protocols["delta"])
 	for n := range turns {
 		select {
 		case err := <-s.done:
