@@ -142,6 +142,10 @@ func checkDynamic(c checker, s *networking.ServiceEntry) {
 		c.at("location").refuse("resolution DYNAMIC_DNS is for hosts outside the mesh", "use MESH_EXTERNAL")
 	}
 	for i, p := range s.Ports {
+		if t := p.GetTargetPort(); t != 0 && t != p.GetNumber() && isHTTP(p.GetProtocol()) && (p.GetNumber() != 80 || t != 443) {
+			c.at("ports").index(i).at("targetPort").refuse(fmt.Sprintf("requests go to the port that they name, not to %d", t),
+				"remove it; 443 for port 80 is possible, with a DestinationRule that begins TLS")
+		}
 		if isOpaque(p.GetProtocol()) {
 			c.at("ports").index(i).at("protocol").refuse(quote(p.GetProtocol())+" names no host", "use HTTP, HTTPS or TLS")
 		}

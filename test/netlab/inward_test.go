@@ -46,3 +46,50 @@ spec:
 	a.Ask("http://metadata.example.com/").Want(403)
 	a.Ask("http://any.example.com:15020/healthz/ready").Want(403)
 }
+
+// TestNamesThatOutsidersChoose has a wildcard whose names are looked up. A gateway
+// serves whoever is outside, so no name leads it inward, with HTTP or with TLS; at a
+// sidecar the names are the application's own business.
+func TestNamesThatOutsidersChoose(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithSidecarEgress, netlab.WithRegistryOnly)
+	ingress := lab.IngressGateway()
+	a := lab.Pod("a")
+	client := lab.Host("client.example.net")
+	lab.Host("*.looked-up.example.org")
+	lab.Name("own.looked-up.example.org", netip.MustParseAddr("127.0.0.1"))
+	lab.Apply(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: looked-up, namespace: isthmus-system}
+spec:
+  hosts: ["*.looked-up.example.org"]
+  location: MESH_EXTERNAL
+  resolution: DYNAMIC_DNS
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: in, namespace: isthmus-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*.looked-up.example.org"]}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.looked-up.example.org"], tls: {mode: PASSTHROUGH}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: in, namespace: isthmus-system}
+spec:
+  hosts: ["*.looked-up.example.org"]
+  gateways: [in]
+  http: [{route: [{destination: {host: "*.looked-up.example.org", port: {number: 80}}}]}]
+  tls: [{match: [{sniHosts: ["*.looked-up.example.org"]}], route: [{destination: {host: "*.looked-up.example.org", port: {number: 443}}}]}]
+`)
+	gateway := ingress.IP.String()
+	client.Ask("http://any.looked-up.example.org/").Via(gateway + ":80").Want(200)
+	client.Ask("https://any.looked-up.example.org/").Via(gateway + ":443").WantOK()
+	client.Ask("http://own.looked-up.example.org/").Via(gateway + ":80").Want(503)
+	client.Ask("https://own.looked-up.example.org/").Via(gateway + ":443").WantRefused()
+	a.Ask("http://own.looked-up.example.org/").Via(client.IP.String() + ":80").WantOK()
+}

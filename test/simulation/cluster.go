@@ -13,6 +13,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -48,10 +49,19 @@ func (x *run) endpoints(c *clusterv3.Cluster, criteria *corev3.Metadata) ([]Endp
 	switch kind := c.GetClusterType().GetName(); kind {
 	case "":
 	case "envoy.clusters.dynamic_forward_proxy":
+		if x.dynamic == nil && x.out.http {
+			x.dynamicHost() // the cluster resolves what no filter has
+		}
 		if x.dynamic == nil {
 			return nil, "nothing says which host", nil
 		}
-		return []Endpoint{x.dynamic.reached(c.GetTransportSocket().GetTypedConfig().MessageIs(&tlsv3.UpstreamTlsContext{}))}, "", nil
+		conf, _, err := unpack(c.GetClusterType().GetTypedConfig(), &dfpv3.ClusterConfig{})
+		if err != nil {
+			return nil, "", err
+		}
+		e := x.dynamic.reached(c.GetTransportSocket().GetTypedConfig().MessageIs(&tlsv3.UpstreamTlsContext{}))
+		e.never = conf.GetDnsCacheConfig().GetResolvedAddressFilter()
+		return []Endpoint{e}, "", nil
 	case "envoy.cluster.dns", "envoy.clusters.dns":
 	default:
 		return nil, "", notModelled("cluster type %s", kind)

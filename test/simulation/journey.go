@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 )
 
 // World is where proxies and applications stand.
@@ -261,9 +263,20 @@ func (t *traveller) targets(e Endpoint) []netip.AddrPort {
 	}
 	var out []netip.AddrPort
 	for _, ip := range t.world.Resolve(e.Name) {
-		out = append(out, netip.AddrPortFrom(ip, e.Port))
+		if !e.leavesOut(ip) {
+			out = append(out, netip.AddrPortFrom(ip, e.Port))
+		}
 	}
 	return out
+}
+
+// leavesOut tells whether the cluster drops an address that DNS has for the name.
+func (e Endpoint) leavesOut(ip netip.Addr) bool {
+	in := slices.ContainsFunc(e.never.GetRanges(), func(r *xdscorev3.CidrRange) bool {
+		from, err := netip.ParseAddr(r.GetAddressPrefix())
+		return err == nil && netip.PrefixFrom(from, int(r.GetPrefixLen().GetValue())).Contains(ip)
+	})
+	return e.never != nil && in != e.never.GetInvertMatch()
 }
 
 func (t *traveller) send(p *Proxy, e Endpoint, j Journey) {

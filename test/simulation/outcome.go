@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -88,6 +89,8 @@ type Endpoint struct {
 	// hostname is for certificates; match chooses the transport.
 	hostname string
 	match    *structpb.Struct
+	// never are ranges in which the name's addresses do not count.
+	never *matcherv3.AddressMatcher
 }
 
 // String is the address, whatever its kind.

@@ -160,7 +160,7 @@ func (x *run) upstreamAddress(a *anypb.Any) (bool, error) {
 	if err != nil || !ok || !x.upstream.IsValid() {
 		return false, errors.Join(err, notModelled("RBAC matcher %s", a.GetTypeUrl()))
 	}
-	if r := m.GetUpstreamPortRange(); r != nil && (int64(x.upstream.Port()) < r.GetStart() || int64(x.upstream.Port()) >= r.GetEnd()) {
+	if r := m.GetUpstreamPortRange(); r != nil && (int64(x.upstream.Port()) < r.GetStart() || int64(x.upstream.Port()) > r.GetEnd()) {
 		return false, nil
 	}
 	return m.GetUpstreamIp() == nil || contains(prefix(m.GetUpstreamIp()))(x.upstream.Addr()), nil

@@ -106,12 +106,15 @@ func outlier(o *ir.Outlier) *clusterv3.OutlierDetection {
 }
 
 func dnsCache(c ir.DNSCache) *commondfp.DnsCacheConfig {
-	return &commondfp.DnsCacheConfig{
+	out := &commondfp.DnsCacheConfig{
 		Name:            c.Name,
 		DnsLookupFamily: dnsFamily(c.Family),
 		DnsRefreshRate:  durationpb.New(dnsRefresh),
+	}
+	if c.Outside {
 		// A name that a client chooses must not lead to the proxy's own machine or
 		// to the cloud's metadata.
-		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: xdsRanges(ir.NeverOutside())},
+		out.ResolvedAddressFilter = &matcherv3.AddressMatcher{Ranges: xdsRanges(ir.NeverOutside())}
 	}
+	return out
 }

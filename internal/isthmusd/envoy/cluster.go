@@ -150,9 +150,7 @@ func (p *packer) setHTTP(m *clusterv3.Cluster, c ir.Cluster) {
 			},
 		}
 	}
-	if c.Outside {
-		o.HttpFilters = p.outsideOnly()
-	}
+	o.HttpFilters = p.clusterFilters(c)
 	if c.TLS != nil && c.TLS.SNIFromHost {
 		o.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: verifiesHost(c.TLS)}
 	}

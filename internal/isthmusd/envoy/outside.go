@@ -15,11 +15,29 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 )
 
-// outsideOnly are filters of a cluster, behind the choice of an endpoint: whatever
-// DNS has answered, a request goes to no address that only the proxy's own machine
-// or network can mean.
-func (p *packer) outsideOnly() []*hcmv3.HttpFilter {
-	deny := &rbacv3.Policy{Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}}}
+// clusterFilters are a cluster's own, behind the choice of an endpoint and whatever
+// route a request has come by; nil for a cluster that takes every request.
+func (p *packer) clusterFilters(c ir.Cluster) []*hcmv3.HttpFilter {
+	var out []*hcmv3.HttpFilter
+	add := func(name string, m proto.Message) {
+		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+	}
+	if c.Outside {
+		add(rbacFilter, p.outsideOnly())
+	}
+	if len(c.Asked) > 0 {
+		add(rbacFilter, askedOnly(c.Asked))
+	}
+	if len(out) > 0 {
+		add("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{})
+	}
+	return out
+}
+
+// outsideOnly lets a request go to no address that only the proxy's own machine or
+// network can mean, whatever DNS has answered.
+func (p *packer) outsideOnly() *httprbacv3.RBAC {
+	deny := &rbacv3.Policy{Principals: anybody()}
 	for _, r := range cidrs(ir.NeverOutside()) {
 		deny.Permissions = append(deny.Permissions, &rbacv3.Permission{Rule: &rbacv3.Permission_Matcher{
 			Matcher: &corev3.TypedExtensionConfig{
@@ -28,12 +46,20 @@ func (p *packer) outsideOnly() []*hcmv3.HttpFilter {
 			},
 		}})
 	}
-	rules := &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{"inward": deny}}
-	var out []*hcmv3.HttpFilter
-	add := func(name string, m proto.Message) {
-		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+	return &httprbacv3.RBAC{Rules: &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{"inward": deny}}}
+}
+
+// askedOnly lets requests for these authorities pass, as they are after all rewriting.
+func askedOnly(authorities []ir.StringMatch) *httprbacv3.RBAC {
+	allow := &rbacv3.Policy{Principals: anybody()}
+	for _, a := range authorities {
+		allow.Permissions = append(allow.Permissions, &rbacv3.Permission{Rule: &rbacv3.Permission_Header{
+			Header: headerMatcher(ir.NamedMatch{Name: ":authority", Match: a}),
+		}})
 	}
-	add(rbacFilter, &httprbacv3.RBAC{Rules: rules})
-	add("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{})
-	return out
+	return &httprbacv3.RBAC{Rules: &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{"asked": allow}}}
+}
+
+func anybody() []*rbacv3.Principal {
+	return []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}}
 }

@@ -70,7 +70,9 @@ type Cluster struct {
 	// says that a name means such a one. Bytes are not refused: Envoy has no means.
 	Outside bool
 	// Cache of Dynamic clusters.
-	Cache    DNSCache
+	Cache DNSCache
+	// Asked refuses requests whose authority none of these matches; empty lets all pass.
+	Asked    []StringMatch
 	Protocol UpstreamProtocol
 	TLS      *ClientTLS
 	// Auto begins TLS only to endpoints whose TLSMode says that they end it.

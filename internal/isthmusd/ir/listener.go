@@ -143,6 +143,8 @@ type DynamicHost struct {
 type DNSCache struct {
 	Name   string
 	Family IPFamily
+	// Outside leaves out addresses that no host outside can have.
+	Outside bool
 }
 
 // TCP forwards bytes.

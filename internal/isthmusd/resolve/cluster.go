@@ -102,8 +102,15 @@ func outbound(s *scope, k subsetKey) *ir.Cluster {
 		return c
 	}
 	s.reach(c, d)
+	if c.Tunnelled {
+		return c // the listener behind has a cluster for the policy
+	}
 	s.applyPolicy(c, d)
 	s.secure(c, d)
+	if c.Discovery == ir.Dynamic {
+		c.Balance = ir.Balance{Policy: ir.Chosen}
+		c.Asked = s.askedFor(c, d)
+	}
 	if !credentialsPresent(s, c) {
 		return nil
 	}
@@ -123,6 +130,8 @@ func (s *scope) reach(c *ir.Cluster, d destination) {
 		c.Assignment = outboundCluster(d.key.port, d.key.subset, d.key.host)
 	case ir.OriginalDst:
 		c.Balance.Policy = ir.Chosen
+	case ir.Dynamic:
+		s.lookUp(c, d)
 	case ir.StrictDNS, ir.LogicalDNS:
 		c.Family = family(s.v)
 		c.Localities = dnsEndpoints(s.v, d, s.bounds)
@@ -152,7 +161,9 @@ func (s *scope) discovery(d destination) ir.Discovery {
 		return ir.Static // nobody has dialled an address of it
 	case !s.router && followsClient(d):
 		return ir.OriginalDst
-	case d.svc.Resolution == model.DNS:
+	case lookedUp(d.svc):
+		return ir.Dynamic
+	case d.svc.Resolution == model.DNS, d.svc.Resolution == model.DynamicDNS:
 		return ir.StrictDNS
 	case d.svc.Resolution == model.DNSRoundRobin:
 		return ir.LogicalDNS

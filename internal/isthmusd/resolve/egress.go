@@ -245,4 +245,6 @@ func egressPort(v *snapshot.View) uint32 {
 func (t egressTarget) dynamic() bool { return isWildcard(t.svc.Host) }
 
 // dnsCache is the one in which all names are resolved that requests bring along.
-func dnsCache(v *snapshot.View) ir.DNSCache { return ir.DNSCache{Name: "egress", Family: family(v)} }
+func dnsCache(v *snapshot.View) ir.DNSCache {
+	return ir.DNSCache{Name: "egress", Family: family(v), Outside: true}
+}

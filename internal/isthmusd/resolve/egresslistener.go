@@ -125,6 +125,8 @@ func egressHTTP(t egressTarget) *ir.HTTP {
 	if t.dynamic() {
 		cache := dnsCache(t.s.v)
 		h.DynamicHost = &cache
+		own := &h.Routes.VirtualHosts[0]
+		own.Routes = append(own.Routes, ir.Route{Name: "other_port", Direct: &ir.Direct{Status: 403}})
 	}
 	return h
 }

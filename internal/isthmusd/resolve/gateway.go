@@ -152,11 +152,14 @@ func GatewayListeners(v *snapshot.View) []string {
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	return append(slices.Compact(out), gatewayDynamics(v)...)
 }
 
 // GatewayListener resolves a gateway's listener, or nil.
 func GatewayListener(v *snapshot.View, name string) *ir.Listener {
+	if strings.HasPrefix(name, dynamicPrefix) {
+		return dynamicListener(newScope(v), name)
+	}
 	ip, port, ok := parseListener(name)
 	if !ok || ip != wildcardIP(v) {
 		return nil

@@ -21,7 +21,7 @@ func GatewayClusters(v *snapshot.View) []string {
 			names = append(names, outboundCluster(k.port, k.subset, k.host))
 		}
 	}
-	return names
+	return append(names, gatewayDynamics(v)...)
 }
 
 // GatewayCluster resolves a gateway's cluster, or nil.

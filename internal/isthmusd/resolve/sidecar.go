@@ -15,7 +15,7 @@ import (
 // SidecarListeners lists the listeners for what a sidecar's workload calls.
 func SidecarListeners(v *snapshot.View) []string {
 	s := newScope(v)
-	return append(outboundListeners(s), tunnels(s)...)
+	return append(outboundListeners(s), inners(s)...)
 }
 
 // SidecarOwnListeners lists the listeners for what the workload serves.
@@ -32,6 +32,8 @@ func SidecarListener(v *snapshot.View, name string) *ir.Listener {
 		return catchAll(s)
 	case strings.HasPrefix(name, tunnelPrefix):
 		return tunnelListener(s, name)
+	case strings.HasPrefix(name, dynamicPrefix):
+		return dynamicListener(s, name)
 	}
 	ip, port, ok := parseListener(name)
 	switch {
@@ -74,7 +76,7 @@ func SidecarUnregisteredHost(v *snapshot.View, name string) *ir.VirtualHost {
 // SidecarClusters lists the clusters for what a sidecar's workload calls.
 func SidecarClusters(v *snapshot.View) []string {
 	s := newScope(v)
-	return slices.Concat(fixedClusters(), outboundClusters(s), tunnels(s))
+	return slices.Concat(fixedClusters(), outboundClusters(s), inners(s))
 }
 
 // SidecarOwnClusters lists the clusters for what the workload serves.
@@ -98,6 +100,9 @@ func SidecarCluster(v *snapshot.View, name string) *ir.Cluster {
 func outwardCluster(s *scope, name string) *ir.Cluster {
 	if k, ok := parseOutbound(name); ok {
 		return outbound(s, k)
+	}
+	if strings.HasPrefix(name, dynamicPrefix) {
+		return dynamicCluster(s, name)
 	}
 	return fixedCluster(s, name)
 }

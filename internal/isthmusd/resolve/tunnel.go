@@ -28,17 +28,23 @@ func tunnelled(svc *model.Service, p model.Port) bool {
 		len(svc.Addresses) > 0 && (len(svc.Addresses) > 1 || !svc.Addresses[0].IsSingleIP())
 }
 
-// tunnels lists the clusters of a sidecar whose bytes would go by a tunnel, as
-// names of listeners and clusters.
-func tunnels(s *scope) []string {
+// inners lists a sidecar's internal listeners, which have the names of the clusters
+// that they lead to: for bytes that would go by a tunnel, and for TLS whose host is
+// looked up.
+func inners(s *scope) []string {
 	var out []string
 	for _, svc := range s.services() {
 		for _, p := range svc.Ports {
-			if !tunnelled(svc, p) {
+			prefix := tunnelPrefix
+			switch {
+			case tunnelled(svc, p):
+			case bySNI(svc, p):
+				prefix = dynamicPrefix
+			default:
 				continue
 			}
 			for _, sub := range append([]string{""}, s.subsets(svc)...) {
-				out = append(out, tunnelPrefix+outboundCluster(p.Number, sub, svc.Host))
+				out = append(out, prefix+outboundCluster(p.Number, sub, svc.Host))
 			}
 		}
 	}
