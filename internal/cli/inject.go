@@ -223,5 +223,10 @@ func (o *InjectOptions) pod(u *unstructured.Unstructured, pod *corev1.Pod, templ
 		_, err := fmt.Fprintf(o.tool.Streams.Err, "%s is left as it is: %s\n", describe(u), res.Decision.Reason)
 		return nil, err
 	}
+	for _, w := range res.Warnings {
+		if _, err := fmt.Fprintf(o.tool.Streams.Err, "%s: warning: %s\n", describe(u), w); err != nil {
+			return nil, err
+		}
+	}
 	return inject.Patch(pod, res.Pod)
 }

@@ -75,6 +75,7 @@ type Injector struct {
 	// defaults is the JSON form of the mesh's default ProxyConfig.
 	defaults map[string]any
 	parsers  map[string]parser
+	unheard  map[string]string
 }
 
 type bypass struct {
@@ -92,7 +93,7 @@ func New(cfg Config) (*Injector, error) {
 	if cfg.Injection.Image == "" {
 		return nil, fmt.Errorf("inject: injection.image must be set")
 	}
-	in := &Injector{cfg: withDefaults(cfg), parsers: parsers()}
+	in := &Injector{cfg: withDefaults(cfg), parsers: parsers(), unheard: unheard()}
 	var err error
 	if in.members, err = topology.CompileMembers(cfg.Members); err != nil {
 		return nil, fmt.Errorf("inject: %w", err)

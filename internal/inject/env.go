@@ -32,6 +32,9 @@ func (r *renderer) environment() ([]corev1.EnvVar, error) {
 	if r.set.logLevel != "" {
 		env = append(env, value("PROXY_LOG_LEVEL", r.set.logLevel))
 	}
+	if r.set.components != "" {
+		env = append(env, value("COMPONENT_LOG_LEVEL", r.set.components))
+	}
 	if _, ok := r.set.resources.Limits[corev1.ResourceCPU]; ok {
 		env = append(env, corev1.EnvVar{Name: "ISTIO_CPU_LIMIT", ValueFrom: &corev1.EnvVarSource{
 			ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"},

@@ -50,6 +50,8 @@ type Result struct {
 	Decision Decision
 	// Pod with its proxy; nil when the decision is to leave the pod alone.
 	Pod *corev1.Pod
+	// Warnings are of what the pod asks for in vain.
+	Warnings []FieldError
 }
 
 // Inject decides about a pod and renders its proxy. Injecting what Inject
@@ -72,5 +74,5 @@ func (in *Injector) Inject(req Request) (Result, error) {
 	if err := r.render(); err != nil {
 		return Result{Decision: d}, err
 	}
-	return Result{Decision: d, Pod: pod}, nil
+	return Result{Decision: d, Pod: pod, Warnings: in.warnings(req.Pod.Annotations, s)}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
@@ -165,5 +166,44 @@ func BenchmarkInjectAndPatch(b *testing.B) {
 		if _, err := Patch(&pod, res.Pod); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestWarningsOfWhatHasNoEffect(t *testing.T) {
+	t.Parallel()
+	in, err := New(FromTopology(topology.Config{Name: "default", Namespace: "isthmus-system"}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		key, value string
+		want       string // "" for no warning
+	}{
+		"a key of somebody else":         {key: "example.com/anything", value: "x"},
+		"a key that the agent reads":     {key: "sidecar.istio.io/statsInclusionPrefixes", value: "http"},
+		"a native sidecar":               {key: "sidecar.istio.io/nativeSidecar", value: "true"},
+		"a sidecar among the containers": {key: "sidecar.istio.io/nativeSidecar", value: "false", want: "metadata.annotations[sidecar.istio.io/nativeSidecar]: \"false\": has no effect: the proxy is always a native sidecar"},
+		"a key that nobody reads":        {key: "sidecar.istio.io/agentLogLevel", value: "default:debug", want: "metadata.annotations[sidecar.istio.io/agentLogLevel]: \"default:debug\": has no effect: the agent has one log level"},
+		"a slip of the pen":              {key: "sidecar.istio.io/proxyCpu", value: "1", want: "metadata.annotations[sidecar.istio.io/proxyCpu]: \"1\": has no effect: there is no such annotation"},
+		"a field that somebody reads":    {key: "proxy.istio.io/config", value: "{concurrency: 1}"},
+		"a field that nobody reads":      {key: "proxy.istio.io/config", value: "{statusPort: 15999}", want: "metadata.annotations[proxy.istio.io/config]: \"statusPort\": this field has no effect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := &corev1.Pod{}
+			pod.Annotations = map[string]string{tc.key: tc.value}
+			pod.Spec.Containers = []corev1.Container{{Name: "app"}}
+			res, err := in.Inject(Request{Pod: pod, Namespace: Namespace{Name: "shop", Labels: map[string]string{LabelInjection: "enabled"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, w := range res.Warnings {
+				got = append(got, w.String())
+			}
+			if strings.Join(got, "\n") != tc.want {
+				t.Errorf("warnings %q, want %q", got, tc.want)
+			}
+		})
 	}
 }

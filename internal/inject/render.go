@@ -78,7 +78,7 @@ func (r *renderer) placeSidecar(env []corev1.EnvVar) error {
 	proxy := r.proxyContainer("sidecar", env)
 	proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
 	proxy.StartupProbe = readyProbe(1, 600)
-	proxy.ReadinessProbe = readyProbe(15, 4)
+	proxy.ReadinessProbe = r.set.ready
 
 	spec := &r.pod.Spec
 	for _, list := range []*[]corev1.Container{&spec.Containers, &spec.InitContainers} {
@@ -110,7 +110,7 @@ func (r *renderer) placeSidecar(env []corev1.EnvVar) error {
 // says there goes before the template, except the image auto.
 func (r *renderer) placeGateway(env []corev1.EnvVar) error {
 	proxy := r.proxyContainer("router", env)
-	proxy.ReadinessProbe = readyProbe(15, 4)
+	proxy.ReadinessProbe = r.set.ready
 	proxy.StartupProbe = readyProbe(1, 600)
 	i := containerNamed(r.pod.Spec.Containers, ProxyContainer)
 	merged, err := customize(proxy, r.pod.Spec.Containers[i])

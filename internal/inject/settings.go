@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/golang/protobuf/jsonpb" //nolint:staticcheck // what istio.io/api reads its own JSON with; protojson knows no "24h"
@@ -27,10 +29,14 @@ const (
 
 // settings is what a pod's annotations ask for, on top of the Config.
 type settings struct {
-	image     string
-	logLevel  string
-	mode      string
-	gateway   bool
+	image    string
+	logLevel string
+	// components are Envoy's log levels by component, as it takes them.
+	components string
+	mode       string
+	gateway    bool
+	// ready is the proxy's readiness probe.
+	ready     *corev1.Probe
 	resources corev1.ResourceRequirements
 	// traffic holds intercept's flags by name.
 	traffic map[string]string
@@ -51,28 +57,38 @@ type parser func(s *settings, value string) error
 
 // parsers lists every annotation that changes what is rendered.
 func parsers() map[string]parser {
-	const own, traffic = "sidecar.istio.io/", "traffic.sidecar.istio.io/"
+	const own, traffic, ready = "sidecar.istio.io/", "traffic.sidecar.istio.io/", "readiness.status.sidecar.istio.io/"
+	const interfaces = "interfaces of virtual machines are not redirected; remove it, and keep such pods out of the mesh"
 	return map[string]parser{
-		own + "proxyImage":                  parseImage,
-		own + "logLevel":                    parseLogLevel,
-		own + "interceptionMode":            parseMode,
-		own + "rewriteAppHTTPProbers":       parseRewrite,
-		own + "proxyCPU":                    parseRequest(corev1.ResourceCPU),
-		own + "proxyMemory":                 parseRequest(corev1.ResourceMemory),
-		own + "proxyCPULimit":               parseLimit(corev1.ResourceCPU),
-		own + "proxyMemoryLimit":            parseLimit(corev1.ResourceMemory),
-		own + "userVolume":                  parseVolumes,
-		own + "userVolumeMount":             parseMounts,
-		"prometheus.istio.io/merge-metrics": parseMerge,
-		"proxy.istio.io/config":             parseProxyConfig,
-		"inject.istio.io/templates":         parseTemplates,
-		traffic + "includeInboundPorts":     parsePorts("--inbound-ports", allowStar),
-		traffic + "excludeInboundPorts":     parsePorts("--exclude-inbound-ports", refuseStar),
-		traffic + "includeOutboundPorts":    parsePorts("--outbound-ports", allowStar),
-		traffic + "excludeOutboundPorts":    parsePorts("--exclude-outbound-ports", refuseStar),
-		traffic + "includeOutboundIPRanges": parseRanges("--include-outbound-ranges", allowStar),
-		traffic + "excludeInterfaces":       parseInterfaces,
-		traffic + "excludeOutboundIPRanges": parseRanges("--exclude-outbound-ranges", refuseStar),
+		own + "proxyImage":                    parseImage,
+		own + "logLevel":                      parseLogLevel,
+		own + "componentLogLevel":             parseComponents,
+		keyNative:                             parseNative,
+		own + "bootstrapOverride":             cannotBe("the proxy starts with the agent's bootstrap only; remove it"),
+		ready + "initialDelaySeconds":         parseSeconds(func(s *settings) *int32 { return &s.ready.InitialDelaySeconds }, 0),
+		ready + "periodSeconds":               parseSeconds(func(s *settings) *int32 { return &s.ready.PeriodSeconds }, 1),
+		ready + "failureThreshold":            parseSeconds(func(s *settings) *int32 { return &s.ready.FailureThreshold }, 1),
+		"status.sidecar.istio.io/port":        parseStatusPort,
+		traffic + "kubevirtInterfaces":        cannotBe(interfaces),
+		"istio.io/reroute-virtual-interfaces": cannotBe(interfaces),
+		own + "interceptionMode":              parseMode,
+		own + "rewriteAppHTTPProbers":         parseRewrite,
+		own + "proxyCPU":                      parseRequest(corev1.ResourceCPU),
+		own + "proxyMemory":                   parseRequest(corev1.ResourceMemory),
+		own + "proxyCPULimit":                 parseLimit(corev1.ResourceCPU),
+		own + "proxyMemoryLimit":              parseLimit(corev1.ResourceMemory),
+		own + "userVolume":                    parseVolumes,
+		own + "userVolumeMount":               parseMounts,
+		"prometheus.istio.io/merge-metrics":   parseMerge,
+		"proxy.istio.io/config":               parseProxyConfig,
+		"inject.istio.io/templates":           parseTemplates,
+		traffic + "includeInboundPorts":       parsePorts("--inbound-ports", allowStar),
+		traffic + "excludeInboundPorts":       parsePorts("--exclude-inbound-ports", refuseStar),
+		traffic + "includeOutboundPorts":      parsePorts("--outbound-ports", allowStar),
+		traffic + "excludeOutboundPorts":      parsePorts("--exclude-outbound-ports", refuseStar),
+		traffic + "includeOutboundIPRanges":   parseRanges("--include-outbound-ranges", allowStar),
+		traffic + "excludeInterfaces":         parseInterfaces,
+		traffic + "excludeOutboundIPRanges":   parseRanges("--exclude-outbound-ranges", refuseStar),
 	}
 }
 
@@ -82,6 +98,7 @@ func (in *Injector) settingsOf(pod *corev1.Pod) (*settings, error) {
 		image:       in.cfg.Injection.Image,
 		logLevel:    in.cfg.Injection.LogLevel,
 		mode:        interceptRedirect,
+		ready:       readyProbe(15, 4),
 		traffic:     map[string]string{},
 		keepMetrics: in.cfg.Mesh.SeparateMetrics,
 	}
@@ -145,12 +162,42 @@ func parseImage(s *settings, v string) error {
 }
 
 func parseLogLevel(s *settings, v string) error {
-	levels := []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
+	levels := logLevels()
 	if !slices.Contains(levels, v) {
 		return fmt.Errorf("must be one of %s", strings.Join(levels, ", "))
 	}
 	s.logLevel = v
 	return nil
+}
+
+func logLevels() []string {
+	return []string{"trace", "debug", "info", "warning", "error", "critical", "off"}
+}
+
+// component is how Envoy calls a part of it that logs.
+var component = regexp.MustCompile(`^[a-z0-9_]+$`)
+
+func parseComponents(s *settings, v string) error {
+	for _, part := range splitList(v) {
+		name, level, _ := strings.Cut(part, ":")
+		if !component.MatchString(name) || !slices.Contains(logLevels(), level) {
+			return fmt.Errorf("%q must be component:level, such as http:debug, with one of the levels %s", abbreviate(part), strings.Join(logLevels(), ", "))
+		}
+	}
+	s.components = strings.Join(splitList(v), ",")
+	return nil
+}
+
+// parseSeconds reads a number of a probe, of at least this.
+func parseSeconds(of func(*settings) *int32, least int32) parser {
+	return func(s *settings, v string) error {
+		n, err := strconv.ParseInt(v, 10, 32)
+		if err != nil || int32(n) < least {
+			return fmt.Errorf("must be a whole number from %d on", least)
+		}
+		*of(s) = int32(n)
+		return nil
+	}
 }
 
 func parseMode(s *settings, v string) error {

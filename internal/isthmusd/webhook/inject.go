@@ -44,6 +44,9 @@ func (s *Server) inject(ctx context.Context, path string, req *admission.Admissi
 	s.log.V(2).Info("pod decided", "namespace", req.Namespace, "pod", nameOf(&pod), "reason", res.Decision.Reason)
 	out := allowed()
 	out.AuditAnnotations = map[string]string{"injection": string(res.Decision.Reason)}
+	for _, w := range res.Warnings {
+		out.Warnings = append(out.Warnings, "injection: "+w.String())
+	}
 	if patch == nil {
 		s.metrics.injectSkipped.Inc()
 		return out

@@ -124,7 +124,13 @@ func TestInjectAnswers(t *testing.T) {
 		wantPatch      bool
 		wantCode       int32
 		wantMessage    string
+		wantWarnings   []string
 	}{
+		"what has no effect is warned of": {
+			namespace: "shop", wantAllowed: true, wantPatch: true,
+			pod:          strings.Replace(podJSON, `"generateName":"cart-"`, `"annotations":{"sidecar.istio.io/nativeSidecar":"false"}`, 1),
+			wantWarnings: []string{`injection: metadata.annotations[sidecar.istio.io/nativeSidecar]: "false": has no effect: the proxy is always a native sidecar`},
+		},
 		"pod in a labelled namespace is patched": {
 			namespace: "shop", pod: podJSON, wantAllowed: true, wantPatch: true,
 		},
@@ -179,6 +185,9 @@ func TestInjectAnswers(t *testing.T) {
 			}
 			if got.Allowed != tc.wantAllowed || (got.Patch != nil) != tc.wantPatch {
 				t.Errorf("allowed %v, patch %s", got.Allowed, got.Patch)
+			}
+			if !slices.Equal(got.Warnings, tc.wantWarnings) {
+				t.Errorf("warnings %q, want %q", got.Warnings, tc.wantWarnings)
 			}
 			if tc.wantCode != 0 && (got.Result == nil || got.Result.Code != tc.wantCode || !strings.HasPrefix(got.Result.Message, tc.wantMessage)) {
 				t.Errorf("result %+v, want %d %q", got.Result, tc.wantCode, tc.wantMessage)
