@@ -94,12 +94,28 @@ type Place struct {
 	Labels labels.Set
 }
 
-// From is what the allowance lets a pod call. Its labels are asked for only by
-// flows for some pods of its namespace.
-func (a Allowance) From(at Place, selected func(labels.Selector) bool) Reach {
-	return Reach{flows: slices.DeleteFunc(slices.Clone(a.flows), func(f flow) bool {
-		return !f.from.in(at) || f.from.pods != nil && !selected(f.from.pods)
-	})}
+// FlowsFrom numbers the flows that pods of a namespace may have, as far as the
+// namespace tells: places with the same flows have the same Reach.
+func (a Allowance) FlowsFrom(at Place) []int {
+	var out []int
+	for i, f := range a.flows {
+		if f.from.in(at) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// Reach is what the allowance lets a pod call whose namespace has these FlowsFrom.
+// Its labels are asked for only by flows for some pods of its namespace.
+func (a Allowance) Reach(flows []int, selected func(labels.Selector) bool) Reach {
+	var r Reach
+	for _, i := range flows {
+		if f := a.flows[i]; f.from.pods == nil || selected(f.from.pods) {
+			r.flows = append(r.flows, f)
+		}
+	}
+	return r
 }
 
 // in tells whether the peer is pods of this namespace, or some of them.

@@ -41,7 +41,7 @@ func TestReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	as := func(at Place, pod labels.Set) Reach {
-		return all.From(at, func(s labels.Selector) bool { return s.Matches(pod) })
+		return all.Reach(all.FlowsFrom(at), func(s labels.Selector) bool { return s.Matches(pod) })
 	}
 	report, plain := as(member, labels.Set{"app": "report"}), as(member, nil)
 	address := netip.MustParseAddr
@@ -84,7 +84,7 @@ func TestAFlowThatDoesNotCompileAllowsNothing(t *testing.T) {
 	if !a.Restricts() {
 		t.Error("there is no restriction any more")
 	}
-	if r := a.From(Place{Namespace: "a"}, nil); r.ToAddress(netip.MustParseAddr("10.0.0.1"), 80) {
+	if r := a.Reach(a.FlowsFrom(Place{Namespace: "a"}), nil); r.ToAddress(netip.MustParseAddr("10.0.0.1"), 80) {
 		t.Error("everything is allowed")
 	}
 }

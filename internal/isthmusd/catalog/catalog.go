@@ -161,10 +161,11 @@ func (c *Catalog) Update(s *snapshot.Snapshot, changes snapshot.Changes) {
 	start := c.Now()
 	c.mu.Lock()
 	c.snap = s
-	if _, ok := changes[snapshot.Read{Table: snapshot.Sidecars, Index: snapshot.Holders}]; ok {
-		c.askAgain()
+	dirty := c.dirty(changes)
+	if snapshot.ChangesAnswers(changes) {
+		c.askAgain(dirty)
 	}
-	c.rebuild(c.dirty(changes))
+	c.rebuild(dirty)
 	c.mu.Unlock()
 	c.Metrics.Updates.Observe(c.Now().Sub(start).Seconds())
 	c.tellWatchers()

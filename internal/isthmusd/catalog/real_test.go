@@ -238,10 +238,12 @@ func compare(t *testing.T, step int, p *model.Proxy, full, incremental *catalog.
 	}
 }
 
-func mesh1000() *snapshot.Store {
+func mesh1000() *snapshot.Store { return meshOf(1000) }
+
+func meshOf(services int) *snapshot.Store {
 	s := snapshot.NewStore(base, &meshconfig.MeshConfig{})
 	s.Commit(func(x *snapshot.Txn) {
-		for i := range 1000 {
+		for i := range services {
 			name := fmt.Sprintf("s%d", i)
 			svc := &model.Service{
 				ServiceKey: model.ServiceKey{Namespace: "ns0", Host: name + ".ns0.svc.cluster.local"}, Name: name,

@@ -92,10 +92,24 @@ func (s *shelf) use(c *Catalog, old, v *variant) {
 }
 
 // askAgain makes shelves ask for the attributes whose values are the Snapshot's as
-// well as the proxy's.
-func (c *Catalog) askAgain() {
+// well as the proxy's. What was built for a proxy that answers otherwise now is dirty.
+func (c *Catalog) askAgain(dirty map[*variant]struct{}) {
+	stale := func(v *variant) {
+		if _, ok := dirty[v]; !ok {
+			dirty[v] = struct{}{}
+			c.forget(v)
+		}
+	}
 	for s := range c.shelves {
+		before := s.values
 		s.sorted = nil
+		if s.summarize(c.snap); s.values == before {
+			continue
+		}
+		stale(s.list)
+		for _, v := range s.items {
+			stale(v)
+		}
 	}
 	c.moved = true
 }

@@ -26,13 +26,14 @@ type bounds struct {
 // boundsOf is nil where nothing is in the proxy's way. The egress gateway may
 // leave the mesh; what it may not call there is its own matter.
 func boundsOf(v *snapshot.View) *bounds {
-	a := v.Allowance()
-	if v.Config().Topology != topology.EgressGateway || !a.Restricts() || RoleOf(v) == Egress {
+	if v.Config().Topology != topology.EgressGateway || RoleOf(v) == Egress {
 		return nil
 	}
-	b := &bounds{v: v}
-	b.reach = a.From(b.place(v.ProxyNamespace()), v.ProxySelected)
-	return b
+	reach, restricted := v.Reach()
+	if !restricted {
+		return nil
+	}
+	return &bounds{v: v, reach: reach}
 }
 
 func (b *bounds) place(namespace string) topology.Place {

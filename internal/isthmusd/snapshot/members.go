@@ -5,6 +5,8 @@ package snapshot
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
@@ -39,10 +41,34 @@ func compile(c topology.Config) compiled {
 	return compiled{members: m, allowance: a}
 }
 
-// Allowance is what may flow.
-func (v *View) Allowance() topology.Allowance {
+// Reach is what the allowance lets the proxy call; false where it restricts nobody.
+// Only the flows are recorded: proxies of all namespaces that have the same share
+// what is built.
+func (v *View) Reach() (topology.Reach, bool) {
 	v.rec.read(Config, ByKey, "")
-	return v.s.allowance
+	if !v.s.allowance.Restricts() {
+		return topology.Reach{}, false
+	}
+	var flows []int
+	for s := range strings.FieldsSeq(v.ask(AttributeFlows, "")) {
+		if i, err := strconv.Atoi(s); err == nil {
+			flows = append(flows, i)
+		}
+	}
+	return v.s.allowance.Reach(flows, v.ProxySelected), true
+}
+
+// flows is the answer to AttributeFlows.
+func (s *Snapshot) flows(namespace string) string {
+	at := topology.Place{Namespace: namespace}
+	if ns, ok := s.namespaces.get(namespace); ok {
+		at.Labels = ns.Labels
+	}
+	var b strings.Builder
+	for _, i := range s.allowance.FlowsFrom(at) {
+		b.WriteString(strconv.Itoa(i) + " ")
+	}
+	return b.String()
 }
 
 func (v *View) members() topology.Members {

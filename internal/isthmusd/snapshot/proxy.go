@@ -39,6 +39,9 @@ const (
 	// AttributeSidecars is the namespace if it has Sidecars, else "". Whoever asks
 	// has to record a read of Holders: the answer is the Snapshot's as well.
 	AttributeSidecars
+	// AttributeFlows numbers the flows that the allowance has for the proxy's
+	// namespace. The answer is the Snapshot's as well, see ChangesAnswers.
+	AttributeFlows
 )
 
 // Attribute answers a question about a proxy.
@@ -51,6 +54,8 @@ func (s *Snapshot) Attribute(a Attribute, p *model.Proxy) string {
 			return p.Namespace
 		}
 		return ""
+	case AttributeFlows:
+		return s.flows(p.Namespace)
 	case AttributeType:
 		return p.Type
 	case AttributeNamespace:

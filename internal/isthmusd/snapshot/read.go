@@ -68,7 +68,7 @@ const (
 	ByPort
 	// ByAddress lists services by virtual address.
 	ByAddress
-	// Holders lists the namespaces that have objects; its only key is "".
+	// Holders lists the namespaces that have objects, or that there are; its only key is "".
 	Holders
 	byWorkload
 	byNode
@@ -85,6 +85,17 @@ type Read struct {
 
 // Changes are the Reads whose result may have changed with a commit.
 type Changes map[Read]struct{}
+
+// ChangesAnswers tells whether a proxy may have other Attributes with a commit though
+// nothing of the proxy changed.
+func ChangesAnswers(c Changes) bool {
+	for _, r := range []Read{{Config, ByKey, ""}, {Namespaces, Holders, ""}, {Sidecars, Holders, ""}} {
+		if _, ok := c[r]; ok {
+			return true
+		}
+	}
+	return false
+}
 
 func (c Changes) add(t Table, i Index, key string) { c[Read{t, i, key}] = struct{}{} }
 

@@ -126,10 +126,18 @@ func (x *Txn) DeleteNode(name string) {
 }
 
 // PutNamespace adds or replaces a namespace.
-func (x *Txn) PutNamespace(n *model.Namespace) { x.namespaces.put(n) }
+func (x *Txn) PutNamespace(n *model.Namespace) {
+	if _, changed := x.namespaces.put(n); changed {
+		x.changes.add(Namespaces, Holders, "")
+	}
+}
 
 // DeleteNamespace removes a namespace; its objects are removed one by one.
-func (x *Txn) DeleteNamespace(name string) { x.namespaces.remove(name) }
+func (x *Txn) DeleteNamespace(name string) {
+	if _, changed := x.namespaces.remove(name); changed {
+		x.changes.add(Namespaces, Holders, "")
+	}
+}
 
 // PutSecret adds or replaces a gateway credential.
 func (x *Txn) PutSecret(s *model.Secret) { x.secrets.put(s) }
