@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ type cluster struct {
 	d     *Daemon
 	// ahead is how far the control plane's clock is ahead.
 	ahead atomic.Int64
+	said  words
 }
 
 // startCluster needs the programs that KUBEBUILDER_ASSETS names.
@@ -79,7 +81,7 @@ func (c *cluster) serve(t *testing.T) {
 	config := rest.CopyConfig(c.rest)
 	config.QPS, config.Burst = 100, 200
 	d, err := New(ctx, Config{
-		Kubernetes: config, Log: slog.New(slog.DiscardHandler),
+		Kubernetes: config, Log: slog.New(slog.NewTextHandler(&c.said, nil)),
 		Addresses: Addresses{HTTP: "127.0.0.1:0", SecureGRPC: "127.0.0.1:0", Distribution: "127.0.0.1:0"},
 		Operator:  "system:serviceaccount:default:operator",
 		Now:       func() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) },
@@ -183,7 +185,7 @@ func TestAnAPIServerIsServed(t *testing.T) {
 	c.until(t, "a deletion", func(v *snapshot.View) bool { return len(v.VirtualServices()) == 0 })
 	c.issue(t, root)
 	c.distributed(t, root)
-	c.rotate(t, ns)
+	c.replaceRoot(t, ns, root)
 	c.stall(t)
 }
 
@@ -266,9 +268,13 @@ func (c *cluster) issue(t *testing.T, root *pki.Bundle) {
 	}
 }
 
-// rotate replaces the CA's Secret, which the control plane takes over.
-func (c *cluster) rotate(t *testing.T, ns string) {
+// replaceRoot puts another root in the place of the published one. The control plane
+// signs with it only once nothing is published any more: to begin anew is asked for.
+func (c *cluster) replaceRoot(t *testing.T, ns string, root *pki.Bundle) {
 	t.Helper()
+	record := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "isthmus-ca-root-default"}, Data: map[string]string{pki.KeyRoot: string(root.RootPEM())}}
+	_, err := c.core.CoreV1().ConfigMaps(ns).Create(t.Context(), record, metav1.CreateOptions{})
+	c.create(t, "published root", err)
 	next, err := pki.NewRoot(pki.RootOptions{Organization: "cluster.local", Validity: pki.Validity{Now: time.Now()}})
 	c.create(t, "root", err)
 	data, err := next.Data()
@@ -278,12 +284,41 @@ func (c *cluster) rotate(t *testing.T, ns string) {
 	secret.Data = data
 	_, err = c.core.CoreV1().Secrets(ns).Update(t.Context(), secret, metav1.UpdateOptions{})
 	c.create(t, "rotation", err)
+	c.wait(t, "a word that the root is another's", func() bool { return strings.Contains(c.said.String(), "it holds another root") })
+	if !c.d.security.authority.Bundle().Cert().Equal(root.Cert()) {
+		t.Error("it signs with a root that the mesh does not trust")
+	}
+	c.issue(t, root)
+	c.create(t, "deletion", c.core.CoreV1().ConfigMaps(ns).Delete(t.Context(), record.Name, metav1.DeleteOptions{}))
+	c.wait(t, "the new CA", func() bool { return c.d.security.authority.Bundle().Cert().Equal(next.Cert()) })
+}
+
+func (c *cluster) wait(t *testing.T, what string, holds func() bool) {
+	t.Helper()
 	deadline := time.After(30 * time.Second)
-	for tick := time.NewTicker(20 * time.Millisecond); !c.d.security.authority.Bundle().Cert().Equal(next.Cert()); {
+	for tick := time.NewTicker(20 * time.Millisecond); !holds(); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("the new CA is not taken over within 30 s")
+			t.Fatalf("no %s within 30 s", what)
 		}
 	}
+}
+
+// words is a log that can be read while it is written.
+type words struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ca"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
+	"github.com/isthmus-mesh/isthmus/internal/lifecycle"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
 )
 
@@ -27,8 +28,9 @@ type security struct {
 	callers   *authn.Authenticator
 	authority *ca.Authority
 	serving   *ca.Serving
-	// follow swaps the CA when its Secret changes; nil when it cannot.
-	follow func(context.Context) error
+	// follow swaps the CA when its Secret changes, or what the mesh trusts; empty when
+	// it cannot.
+	follow []lifecycle.Part
 }
 
 // secure loads the CA and makes what depends on it.
@@ -58,7 +60,7 @@ func (d *Daemon) secure(ctx context.Context, kube *ingest.Kube) error {
 	})
 	s.serving = s.authority.Serving(d.servingNames(), []net.IP{net.IPv4(127, 0, 0, 1)})
 	if kube != nil {
-		s.follow = func(ctx context.Context) error { return d.followCA(ctx, kube) }
+		s.follow = d.followCA(kube)
 	}
 	return nil
 }
@@ -166,28 +168,9 @@ func (d *Daemon) caSecret(ctx context.Context, kube *ingest.Kube) (*pki.Bundle, 
 	if err != nil {
 		return nil, err
 	}
-	return pki.Load(data, time.Now())
-}
-
-// followCA takes over a rotated CA. A Secret that cannot be used changes nothing.
-func (d *Daemon) followCA(ctx context.Context, kube *ingest.Kube) error {
-	return kube.FollowSecret(ctx, d.caKey(), func(data map[string][]byte) {
-		changed, err := takeCA(d.security.authority, data, time.Now())
-		switch {
-		case err != nil:
-			d.cfg.Log.Error("the CA Secret cannot be used, the CA stays as it is", "error", err)
-		case changed:
-			d.cfg.Log.Info("the CA changed", "notAfter", d.security.authority.Bundle().NotAfter())
-		}
-	})
-}
-
-// takeCA swaps the CA for the one in a Secret's data if it is another.
-func takeCA(a *ca.Authority, data map[string][]byte, now time.Time) (changed bool, err error) {
-	b, err := pki.Load(data, now)
-	if err != nil || b.Equal(a.Bundle()) {
-		return false, err
+	record, err := kube.ConfigMap(ctx, d.rootKey())
+	if err != nil {
+		return nil, err
 	}
-	a.Swap(b)
-	return true, nil
+	return trusted(data, publishedBy(record), time.Now())
 }

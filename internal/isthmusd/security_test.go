@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ca"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
 )
@@ -80,19 +83,44 @@ func TestAChangedCAIsTakenOver(t *testing.T) {
 	other, _ := newLine(t)
 	moreRoots := data(l.first)
 	moreRoots[pki.KeyRoot] = append(bytes.Clone(l.root), other.root...)
+	first, err := pki.Load(data(l.first), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := fingerprint(first.Roots()[0])
+	record := func(root []byte, print string) *published {
+		return publishedBy(&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{fingerprintKey: print}}, Data: map[string]string{pki.KeyRoot: string(root)},
+		})
+	}
+	made, err := pki.NewRoot(pki.RootOptions{Organization: "other", Validity: pki.Validity{Now: time.Now()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := made.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
 	broken := data(l.first)
 	broken[pki.KeyPrivate] = []byte("no key")
 	tests := map[string]struct {
 		data        map[string][]byte
+		published   *published
 		wantChanged bool
 		wantErr     bool
 	}{
-		"the same":                    {data: data(l.first)},
-		"another chain":               {data: data(l.second), wantChanged: true},
-		"one more root":               {data: moreRoots, wantChanged: true},
-		"what cannot be used":         {data: broken, wantErr: true},
-		"a chain that leads nowhere":  {data: data(other.first), wantErr: true},
-		"the same with blanks around": {data: data([]byte("\n"), l.first, []byte("\n"))},
+		"the same":                         {data: data(l.first)},
+		"another chain":                    {data: data(l.second), wantChanged: true},
+		"one more root":                    {data: moreRoots, wantChanged: true},
+		"what cannot be used":              {data: broken, wantErr: true},
+		"the published root":               {data: data(l.second), published: record(l.root, ""), wantChanged: true},
+		"another root than published":      {data: foreign, published: record(l.root, ""), wantErr: true},
+		"another root, none published":     {data: foreign, wantChanged: true},
+		"a published root that was edited": {data: data(l.second), published: record([]byte("edited"), own), wantChanged: true},
+		"edited, and another root":         {data: foreign, published: record([]byte("edited"), own), wantErr: true},
+		"nothing that can be read":         {data: data(l.second), published: record(nil, ""), wantErr: true},
+		"a chain that leads nowhere":       {data: data(other.first), wantErr: true},
+		"the same with blanks around":      {data: data([]byte("\n"), l.first, []byte("\n"))},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +130,7 @@ func TestAChangedCAIsTakenOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := ca.New(ca.Options{Bundle: b})
-			changed, err := takeCA(a, tc.data, time.Now())
+			changed, err := takeCA(a, tc.data, tc.published, time.Now())
 			if changed != tc.wantChanged || (err != nil) != tc.wantErr || (a.Bundle() != b) != tc.wantChanged {
 				t.Errorf("changed %v (bundle %v), error %v", changed, a.Bundle() != b, err)
 			}

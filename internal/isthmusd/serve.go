@@ -45,8 +45,8 @@ func (d *Daemon) assemble() error {
 		d.serveSecure(a.SecureGRPC),
 		d.serveWebhook(a.Webhook),
 	)
-	if err == nil && d.security.follow != nil {
-		d.parts = append(d.parts, lifecycle.Part{Name: "CA", Run: d.security.follow})
+	if err == nil {
+		d.parts = append(d.parts, d.security.follow...)
 	}
 	return err
 }

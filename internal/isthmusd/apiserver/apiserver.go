@@ -20,6 +20,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -116,6 +117,22 @@ func (c *Client) Secret(ctx context.Context, namespace, name string) (*corev1.Se
 		return nil, fmt.Errorf("read Secret %s/%s: %w", namespace, name, err)
 	}
 	return s, nil
+}
+
+// ConfigMap reads a ConfigMap, nil if there is none. It is listed, which the right to
+// follow it covers.
+func (c *Client) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	list := &corev1.ConfigMapList{}
+	only := &metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+	err := c.Group("").Get().Namespace(namespace).Resource("configmaps").
+		VersionedParams(only, runtime.NewParameterCodec(c.scheme)).Do(ctx).Into(list)
+	if err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, name, err)
+	}
+	if len(list.Items) == 0 {
+		return nil, nil
+	}
+	return &list.Items[0], nil
 }
 
 // TokenReviews ask the API server whose a token is.

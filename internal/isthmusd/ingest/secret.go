@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -22,42 +23,61 @@ func (k *Kube) Secret(ctx context.Context, key model.Key) (map[string][]byte, er
 	return s.Data, nil
 }
 
+// ConfigMap reads a ConfigMap that is not configuration; nil if there is none.
+func (k *Kube) ConfigMap(ctx context.Context, key model.Key) (*corev1.ConfigMap, error) {
+	return k.api.ConfigMap(ctx, key.Namespace, key.Name)
+}
+
 // FollowSecret calls each with the Secret's data now and whenever it changes,
 // until ctx ends. That it was deleted is not told.
 func (k *Kube) FollowSecret(ctx context.Context, key model.Key, each func(data map[string][]byte)) error {
-	sel := fields.OneTermEqualSelector("metadata.name", key.Name)
-	lw := cache.NewListWatchFromClient(k.api.Group(""), "secrets", key.Namespace, sel)
-	opts := cache.ReflectorOptions{Name: "isthmusd Secret " + key.String()}
-	cache.NewReflectorWithOptions(lw, &corev1.Secret{}, secretStore(each), opts).RunWithContext(ctx)
-	return nil
-}
-
-// secretStore is where a reflector puts the one Secret.
-type secretStore func(map[string][]byte)
-
-// Add tells of the Secret.
-func (s secretStore) Add(obj any) error { return s.Update(obj) }
-
-// Update tells of the Secret.
-func (s secretStore) Update(obj any) error {
-	if secret, ok := obj.(*corev1.Secret); ok {
-		s(secret.Data)
-	}
-	return nil
-}
-
-// Delete tells nothing.
-func (s secretStore) Delete(any) error { return nil }
-
-// Replace tells of the Secret if there is one.
-func (s secretStore) Replace(list []any, _ string) error {
-	for _, obj := range list {
-		if err := s.Update(obj); err != nil {
-			return err
+	k.followOne(ctx, "secrets", key, &corev1.Secret{}, func(obj any) {
+		if s, ok := obj.(*corev1.Secret); ok {
+			each(s.Data)
 		}
-	}
+	})
 	return nil
+}
+
+// FollowConfigMap calls each with the ConfigMap now and whenever it changes, nil
+// while there is none, until ctx ends.
+func (k *Kube) FollowConfigMap(ctx context.Context, key model.Key, each func(*corev1.ConfigMap)) error {
+	k.followOne(ctx, "configmaps", key, &corev1.ConfigMap{}, func(obj any) {
+		m, _ := obj.(*corev1.ConfigMap)
+		each(m)
+	})
+	return nil
+}
+
+func (k *Kube) followOne(ctx context.Context, resource string, key model.Key, kind runtime.Object, each oneObject) {
+	sel := fields.OneTermEqualSelector("metadata.name", key.Name)
+	lw := cache.NewListWatchFromClient(k.api.Group(""), resource, key.Namespace, sel)
+	opts := cache.ReflectorOptions{Name: "isthmusd " + resource + " " + key.String()}
+	cache.NewReflectorWithOptions(lw, kind, each, opts).RunWithContext(ctx)
+}
+
+// oneObject is where a reflector puts the one object, nil when it is gone.
+type oneObject func(obj any)
+
+// Add tells of the object.
+func (o oneObject) Add(obj any) error { return o.Update(obj) }
+
+// Update tells of the object.
+func (o oneObject) Update(obj any) error {
+	o(obj)
+	return nil
+}
+
+// Delete tells that there is none.
+func (o oneObject) Delete(any) error { return o.Update(nil) }
+
+// Replace tells of the object, or that there is none.
+func (o oneObject) Replace(list []any, _ string) error {
+	if len(list) == 0 {
+		return o.Update(nil)
+	}
+	return o.Update(list[0])
 }
 
 // Resync has nothing to do.
-func (s secretStore) Resync() error { return nil }
+func (o oneObject) Resync() error { return nil }
