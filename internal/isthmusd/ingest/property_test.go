@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -60,6 +61,7 @@ type world struct {
 	kinds     []*kind
 	templates []string
 	objects   map[ID]Object
+	texts     map[ID]string // of which they are made
 	batch     map[ID]Object
 	rows      *rowSet
 	store     *snapshot.Store
@@ -78,7 +80,7 @@ func newWorld(k topology.Kind, seed uint64, templates []string) *world {
 	w := &world{
 		r: rand.New(rand.NewPCG(seed, uint64(len(k)))), kind: k, kinds: kinds(), templates: templates,
 		converter: Converter{Topology: Defaults(topology.Config{Topology: k}), Standalone: seed == 0},
-		objects:   map[ID]Object{}, batch: map[ID]Object{}, rows: newRowSet(),
+		objects:   map[ID]Object{}, texts: map[ID]string{}, batch: map[ID]Object{}, rows: newRowSet(),
 	}
 	w.store = w.newStore()
 	return w
@@ -95,14 +97,18 @@ func (w *world) newStore() *snapshot.Store {
 
 var choice = regexp.MustCompile(`<([^<>]*)>`)
 
-// write makes an object of a template. None comes of some that choices spoil.
-func (w *world) write(t *testing.T, template string) map[ID]Object {
-	t.Helper()
+// write fills in a template.
+func (w *world) write(template string) string {
 	text := choice.ReplaceAllStringFunc(template, func(c string) string {
 		options := strings.Split(c[1:len(c)-1], "|")
 		return options[w.r.IntN(len(options))]
 	})
-	text = strings.ReplaceAll(text, "TOPOLOGY", string(w.kind))
+	return strings.ReplaceAll(text, "TOPOLOGY", string(w.kind))
+}
+
+// read makes an object of a text. None comes of some that choices spoil.
+func (w *world) read(t *testing.T, text string) map[ID]Object {
+	t.Helper()
 	p, err := parseFile(w.kinds, w.converter, []byte(text))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
@@ -124,8 +130,9 @@ func (w *world) grow(t *testing.T) {
 // populate lets an object come.
 func (w *world) populate(t *testing.T, template string) {
 	t.Helper()
-	for id, o := range w.write(t, template) {
-		w.objects[id], w.batch[id] = o, o
+	text := w.write(template)
+	for id, o := range w.read(t, text) {
+		w.objects[id], w.batch[id], w.texts[id] = o, o, text
 	}
 }
 
@@ -140,6 +147,7 @@ func (w *world) happen(t *testing.T) {
 	ids := slices.SortedFunc(maps.Keys(w.objects), func(a, b ID) int { return strings.Compare(a.String(), b.String()) })
 	if id := ids[w.r.IntN(len(ids))]; id.Kind != "ConfigMap" {
 		delete(w.objects, id)
+		delete(w.texts, id)
 		w.batch[id] = Object{}
 	}
 }
@@ -157,6 +165,18 @@ func (w *world) restarted() *snapshot.Store {
 	return s
 }
 
+// unread is a store of the same objects that no translator has seen yet.
+func (w *world) unread(t *testing.T) *snapshot.Store {
+	t.Helper()
+	objects := map[ID]Object{}
+	for id, text := range w.texts {
+		objects[id] = w.read(t, text)[id]
+	}
+	s := w.newStore()
+	s.Commit(func(x *snapshot.Txn) { newRowSet().apply(x, objects) })
+	return s
+}
+
 func catalogOf(s *snapshot.Store) *catalog.Catalog {
 	c := catalog.New(catalog.Options{Builder: generate.New()})
 	c.Update(s.Current(), nil)
@@ -169,7 +189,7 @@ func (w *world) check(t *testing.T, step int, bySteps *catalog.Catalog) {
 	t.Helper()
 	fresh := w.restarted()
 	full := catalogOf(fresh)
-	read := inputs(fresh.Current())
+	read := inputs(w.unread(t).Current())
 	if diff := differing(read, inputs(w.store.Current())); diff != "" {
 		t.Fatalf("step %d: the world is another by small steps:\n%s", step, diff)
 	}
@@ -244,7 +264,8 @@ func byName(rs []*resource.Resource) map[string]*resource.Resource {
 // inputs writes all that a View hands out.
 func inputs(s *snapshot.Snapshot) []string {
 	v := s.View(&model.Proxy{}, nil)
-	out := []string{fmt.Sprintf("%+v", v.Config()), text(v.Mesh())}
+	config, err := json.Marshal(v.Config())
+	out := []string{fmt.Sprint(string(config), err), text(v.Mesh())}
 	say := func(x any) { out = append(out, fmt.Sprintf("%+v", x)) }
 	hosts := map[string]bool{}
 	for _, svc := range v.Services() {
