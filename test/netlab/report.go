@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -144,6 +145,14 @@ func (p *Pod) WantDrained() {
 		}
 		return err
 	}))
+}
+
+// Stat is the sum of the proxy's counters and gauges whose names match.
+func (p *Pod) Stat(pattern string) int {
+	p.lab.t.Helper()
+	n, err := p.stats(url.QueryEscape(pattern))
+	p.lab.must(err)
+	return n
 }
 
 // stats is the sum of these counters and gauges of the proxy's, workers' own aside.

@@ -73,6 +73,30 @@ func TestALongConnectionToARangeOutlivesItsTopology(t *testing.T) {
 	}
 }
 
+// TestTunnelsShareAConnection: three connections of an application are three streams
+// on one mutual TLS connection to the gateway.
+func TestTunnelsShareAConnection(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t, netlab.WithEgressGateway)
+	gw, a := lab.EgressGateway(), lab.Pod("a")
+	inside := lab.Host("one.example.com")
+	lab.Apply(ranges)
+	at := "tcp://" + inside.IP.String() + ":9000"
+	a.Ask(at).Until(from(gw))
+	lines := []*netlab.Line{a.Hold(at), a.Hold(at), a.Hold(at)}
+	for i, l := range lines {
+		if _, err := l.Echo("all at once"); err != nil {
+			t.Errorf("line %d: %v", i, err)
+		}
+	}
+	if inner := gw.Stat("^listener.*inner.*databases.internal.*downstream_cx_active$"); inner != 3 {
+		t.Errorf("the gateway carries %d connections to the range, want 3", inner)
+	}
+	if outer := gw.Stat("^http.*databases.internal.*downstream_cx_active$"); outer != 1 {
+		t.Errorf("%d connections reach the gateway, want 1 for all", outer)
+	}
+}
+
 func TestTheGatewayOpensOnlyTheRange(t *testing.T) {
 	t.Parallel()
 	lab := netlab.New(t, netlab.WithEgressGateway, netlab.WithRegistryOnly)

@@ -4,6 +4,7 @@
 package xds_test
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,42 @@ func TestRealEnvoy(t *testing.T) {
 			l.answers("one")
 			l.settled("a change after the reconnect")
 			stop()
+		})
+	}
+}
+
+// TestRealEnvoysFillInTheirEnvironment gives two of them the same bytes, in which a
+// variable of the process stands for what differs from pod to pod.
+func TestRealEnvoysFillInTheirEnvironment(t *testing.T) {
+	for name, api := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			route := marshalled(t, resource.Route, "80", &routev3.RouteConfiguration{
+				Name: "80",
+				VirtualHosts: []*routev3.VirtualHost{{
+					Name: "all", Domains: []string{"*"},
+					Routes: []*routev3.Route{{
+						Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+						Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusOK}},
+						ResponseHeadersToAdd: []*core.HeaderValueOption{{
+							Header: &core.HeaderValue{Key: "x-pod", Value: "%ENVIRONMENT(" + podVariable + ")%"},
+						}},
+					}},
+				}},
+			})
+			for range 2 {
+				l := newLab(t, api)
+				l.source.set(httpListener(t, l.entry, "80", "in"), route)
+				l.settled("the configuration")
+				r, err := http.Get("http://" + l.entry + "/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = r.Body.Close()
+				if got := r.Header.Get("x-pod"); got != l.entry {
+					t.Errorf("x-pod is %q, want %q", got, l.entry)
+				}
+			}
 		})
 	}
 }

@@ -170,6 +170,9 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// podVariable names the variable by which the Envoys of a test differ.
+const podVariable = "ISTHMUS_TEST_POD"
+
 // lab is a real Envoy fed by a real server over plaintext on loopback.
 type lab struct {
 	t      *testing.T
@@ -238,6 +241,7 @@ func (l *lab) startEnvoy(binary, api string) {
 	cmd := exec.Command(binary, "--config-yaml", config, "--concurrency", "1", "--use-dynamic-base-id",
 		"--drain-time-s", "1", "--log-level", "warning")
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), podVariable+"="+l.entry)
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
