@@ -69,8 +69,14 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 	if err != nil {
 		return fmt.Errorf("read the mesh's configuration: %w", err)
 	}
-	if data == nil && f.Member != nil && f.Member.Status.Epoch != "" {
-		return outcome.Wait(outcome.Resync, "the mesh's configuration, which is lost and watched")
+	if data == nil {
+		lost, err := r.lost(ctx, f)
+		if err != nil {
+			return err
+		}
+		if lost {
+			return outcome.Wait(outcome.Resync, "the mesh's configuration, which is lost and watched")
+		}
 	}
 	if f.Published, f.State, err = published(data); err != nil {
 		return fmt.Errorf("the mesh's configuration: %w", err)
@@ -94,6 +100,19 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 		return fmt.Errorf("the guard: %w", err)
 	}
 	return r.gatherPolicies(ctx, f)
+}
+
+// lost tells whether the namespace shows that the mesh had a configuration: its
+// MeshMember says so, or walls stand, where the MeshMember was lost as well.
+func (r *Reconciler) lost(ctx context.Context, f *Facts) (bool, error) {
+	if f.Member != nil && f.Member.Status.Epoch != "" {
+		return true, nil
+	}
+	var walls networkingv1.NetworkPolicyList
+	if err := r.Client.List(ctx, &walls, inMember(f.Namespace.Name, f.Mesh.Name)...); err != nil {
+		return false, fmt.Errorf("list NetworkPolicies: %w", err)
+	}
+	return len(walls.Items) > 0, nil
 }
 
 // gatherPolicies reads the NetworkPolicies of others, and what they can select.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
@@ -72,7 +73,7 @@ func (tr *traveller) way() []string {
 // TestOperatorDiesInEachPhase kills the operator right after it wrote down a phase,
 // before anything else that follows from it; in all six transitions at once, since
 // what is cut off of one mesh says nothing of another. On the way back it loses the
-// phase as well, each one. What the operator may do in which phase is checked at
+// phase as well, and the MeshMembers. What the operator may do in which phase is checked at
 // each of its writes.
 func TestOperatorDiesInEachPhase(t *testing.T) {
 	meshes := travellers(t)
@@ -90,6 +91,7 @@ func TestOperatorDiesInEachPhase(t *testing.T) {
 				shared.witness.lose()
 				for _, tr := range meshes {
 					tr.loses()
+					tr.losesMembers()
 				}
 			}
 			shared.witness.resume()
@@ -122,6 +124,20 @@ func (tr *traveller) loses() {
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: tr.own, Name: topology.ConfigMapName(tr.name)}}
 	if err := tr.admin.Delete(tr.t.Context(), cm); err != nil {
 		tr.t.Fatal(err)
+	}
+}
+
+// losesMembers deletes the MeshMembers, the other record of what the mesh had.
+func (tr *traveller) losesMembers() {
+	tr.t.Helper()
+	var members v1alpha1.MeshMemberList
+	if err := tr.admin.List(tr.t.Context(), &members, client.MatchingLabels{v1alpha1.LabelTopology: tr.name}); err != nil {
+		tr.t.Fatal(err)
+	}
+	for i := range members.Items {
+		if err := tr.admin.Delete(tr.t.Context(), &members.Items[i]); err != nil {
+			tr.t.Fatal(err)
+		}
 	}
 }
 

@@ -98,17 +98,15 @@ func (s State) Walls() bool {
 
 // begin is the state of a mesh of which nothing is known: it is new, or its State
 // was lost. It begins with what stands, so that no request is lost on the way, and
-// never at the walls.
+// raises walls only where some stand.
 func begin(want Kind, o Observed) State {
 	const loosest, gateway = v1alpha1.IngressOnly, v1alpha1.EgressGateway
 	switch {
+	// While any wall stood, in whichever phase, every proxy was sent through the gateway.
+	case !o.WallsDown && want == gateway:
+		return State{Active: loosest, Target: gateway, Phase: v1alpha1.PhaseEnforcing}
 	case !o.WallsDown:
-		// Behind walls every proxy was sent through the gateway.
-		s := State{Active: gateway, Target: want, Phase: v1alpha1.PhaseRelaxing}
-		if want == gateway {
-			s.Target = loosest
-		}
-		return s
+		return State{Active: gateway, Target: want, Phase: v1alpha1.PhaseRelaxing}
 	case !o.GatewayGone && want != gateway:
 		// Without walls every way works, and some proxies may still use the gateway.
 		return State{Active: gateway, Target: want, Phase: v1alpha1.PhaseRouting}

@@ -122,7 +122,7 @@ func TestPhasesWaitForWhatTheyNeed(t *testing.T) {
 }
 
 func TestLostStateBeginsWithWhatStands(t *testing.T) {
-	const relaxing, routing, preparing = v1alpha1.PhaseRelaxing, v1alpha1.PhaseRouting, v1alpha1.PhasePreparing
+	const relaxing, routing, preparing, enforcing = v1alpha1.PhaseRelaxing, v1alpha1.PhaseRouting, v1alpha1.PhasePreparing, v1alpha1.PhaseEnforcing
 	nothing := transition.Observed{WallsDown: true, GatewayGone: true}
 	gateway := transition.Observed{WallsDown: true}
 	walls := transition.Observed{}
@@ -139,7 +139,7 @@ func TestLostStateBeginsWithWhatStands(t *testing.T) {
 		"the gateway, to itself":       {gateway, gw, transition.State{Active: in, Target: gw, Phase: preparing}},
 		"walls, to the ingress":        {walls, in, transition.State{Active: gw, Target: in, Phase: relaxing}},
 		"walls, to the sidecars":       {walls, car, transition.State{Active: gw, Target: car, Phase: relaxing}},
-		"walls, to themselves":         {walls, gw, transition.State{Active: gw, Target: in, Phase: relaxing}},
+		"walls, to themselves":         {walls, gw, transition.State{Active: in, Target: gw, Phase: enforcing}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
