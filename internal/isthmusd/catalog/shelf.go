@@ -21,6 +21,8 @@ type shelf struct {
 	list  *variant
 	items map[string]*variant
 	set   *resource.Set
+	// print is set's fingerprint: its part and the versions that it holds, added up.
+	print uint64
 	// asked counts, per attribute, the variants that asked for it.
 	asked map[snapshot.Attribute]int
 	// sorted, values and id are made of asked; sorted is nil when it changed.
@@ -129,7 +131,7 @@ func (c *Catalog) newShelf(part resource.Part, p *model.Proxy) (*shelf, error) {
 	for _, name := range v.names {
 		c.resolve(s, item{part, name})
 	}
-	s.set = c.setOf(s)
+	c.collect(s)
 	c.shelves[s] = struct{}{}
 	c.moved = true
 	return s, nil
@@ -157,17 +159,24 @@ func (c *Catalog) resolve(s *shelf, it item) bool {
 
 // refresh replaces the stale variants of a shelf, and its Set if that matters.
 func (c *Catalog) refresh(s *shelf, stale map[*variant]struct{}) {
-	changed := false
+	anew := false // as when names come or go
 	if _, ok := stale[s.list]; ok {
-		changed = c.relist(s)
+		anew = c.relist(s)
 	}
+	var changed []*resource.Resource
 	for v := range stale {
-		if v.name != "" && s.items[v.name] == v {
-			changed = c.resolve(s, v.item) || changed
+		if v.name == "" || s.items[v.name] != v || !c.resolve(s, v.item) {
+			continue
 		}
+		now := s.items[v.name].resource
+		changed = append(changed, now)
+		anew = anew || v.resource == nil || now == nil
 	}
-	if changed {
-		s.set = c.setOf(s)
+	switch {
+	case anew:
+		c.collect(s)
+	case len(changed) > 0:
+		c.replace(s, changed)
 	}
 	if s.sorted == nil {
 		c.moved = true
@@ -204,29 +213,36 @@ func (c *Catalog) relist(s *shelf) bool {
 	return changed
 }
 
-// setOf makes the shelf's Set. Sets with equal content are one.
-func (c *Catalog) setOf(s *shelf) *resource.Set {
+// collect makes the shelf's Set of all that it holds.
+func (c *Catalog) collect(s *shelf) {
 	list := make([]*resource.Resource, 0, len(s.items))
+	s.print = uint64(s.part)
 	for _, name := range s.list.names {
 		if r := s.items[name].resource; r != nil {
 			list = append(list, r)
+			s.print += r.Version
 		}
 	}
-	print := fingerprint(s.part, list)
-	if set := c.sets[print]; set != nil && slices.Equal(set.List(), list) {
-		return set
-	}
-	set := resource.NewSet(list)
-	c.sets[print] = set
-	return set
+	s.set = c.only(s.print, resource.NewSet(list))
 }
 
-func fingerprint(p resource.Part, list []*resource.Resource) uint64 {
-	h := uint64(p) + 14695981039346656037
-	for _, r := range list {
-		h = (h ^ r.Version) * 1099511628211
+// replace makes the shelf's next Set of its last one. One resource that changed
+// must not cost more where there are many others.
+func (c *Catalog) replace(s *shelf, changed []*resource.Resource) {
+	for _, r := range changed {
+		s.print += r.Version - s.set.Get(r.Name).Version
 	}
-	return h
+	s.set = c.only(s.print, s.set.With(changed...))
+}
+
+// only makes Sets with equal content one. A fingerprint is the sum of versions, so
+// that a change is known without the others.
+func (c *Catalog) only(print uint64, set *resource.Set) *resource.Set {
+	if known := c.sets[print]; known != nil && slices.Equal(known.List(), set.List()) {
+		return known
+	}
+	c.sets[print] = set
+	return set
 }
 
 // mergeShelves lets go of shelves whose proxies another serves as well, since the

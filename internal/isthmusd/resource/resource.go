@@ -7,6 +7,7 @@
 package resource
 
 import (
+	"slices"
 	"sort"
 	"strings"
 )
@@ -135,16 +136,36 @@ func Union(a, b *Set) *Set {
 	out := make([]*Resource, 0, len(a.list)+len(b.list))
 	x, y := a.list, b.list
 	for len(x) > 0 && len(y) > 0 {
-		switch {
-		case x[0].Name < y[0].Name:
-			out, x = append(out, x[0]), x[1:]
-		case x[0].Name > y[0].Name:
-			out, y = append(out, y[0]), y[1:]
-		default:
-			out, x, y = append(out, x[0]), x[1:], y[1:]
+		// One has often few: of the other, all that comes before goes at once.
+		n := search(x, y[0].Name)
+		if out, x = append(out, x[:n]...), x[n:]; len(x) == 0 {
+			break
 		}
+		if x[0].Name == y[0].Name {
+			y = y[1:]
+			continue
+		}
+		n = search(y, x[0].Name)
+		out, y = append(out, y[:n]...), y[n:]
 	}
 	return &Set{list: append(append(out, x...), y...)}
+}
+
+// search finds where the name is in a sorted list, or would be.
+func search(l []*Resource, name string) int {
+	return sort.Search(len(l), func(i int) bool { return l[i].Name >= name })
+}
+
+// With is the set with these resources in place of those that it has by their
+// names; what it has none of is left out. Nothing is compared but what changes.
+func (s *Set) With(changed ...*Resource) *Set {
+	out := &Set{list: slices.Clone(s.List())}
+	for _, r := range changed {
+		if i := search(out.list, r.Name); i < len(out.list) && out.list[i].Name == r.Name {
+			out.list[i] = r
+		}
+	}
+	return out
 }
 
 // List returns the resources in the order of their names; not to be modified.
@@ -158,7 +179,7 @@ func (s *Set) List() []*Resource {
 // Below returns the resources that are called "<name>/…", in their order.
 func (s *Set) Below(name string) []*Resource {
 	all, prefix := s.List(), name+"/"
-	from := sort.Search(len(all), func(i int) bool { return all[i].Name >= prefix })
+	from := search(all, prefix)
 	n := sort.Search(len(all)-from, func(i int) bool { return !strings.HasPrefix(all[from+i].Name, prefix) })
 	return all[from : from+n]
 }
@@ -168,7 +189,7 @@ func (s *Set) Get(name string) *Resource {
 	if s == nil {
 		return nil
 	}
-	i := sort.Search(len(s.list), func(i int) bool { return s.list[i].Name >= name })
+	i := search(s.list, name)
 	if i < len(s.list) && s.list[i].Name == name {
 		return s.list[i]
 	}

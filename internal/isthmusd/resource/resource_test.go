@@ -34,6 +34,21 @@ func TestUnion(t *testing.T) {
 	}
 }
 
+// TestWith replaces, and neither adds nor touches what was there.
+func TestWith(t *testing.T) {
+	t.Parallel()
+	old := set("abc")
+	before := slices.Clone(old.List())
+	b, d := &Resource{Name: "b", Version: 1}, &Resource{Name: "d"}
+	got := old.With(d, b).List()
+	if want := []*Resource{before[0], b, before[2]}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if !slices.Equal(old.List(), before) {
+		t.Error("the old set has changed")
+	}
+}
+
 func randomNames() string {
 	out := ""
 	for range rand.IntN(6) {
