@@ -131,6 +131,8 @@ func TestHostsOfAReconnect(t *testing.T) {
 					"v.80/a": version(a), "v.80/b": version(b), "v.81/a": g.versions["v.81/a"], "v.83/x": "1",
 				}
 				again := func(tables map[string]string) *client {
+					c.cancel() // or else it might be the one that tries what is new
+					_ = c.ended()
 					c := m.connect(cartNode, nil, nil)
 					for _, typ := range order {
 						r := &discovery.DeltaDiscoveryRequest{TypeUrl: typ.URL(), InitialResourceVersions: tables}
