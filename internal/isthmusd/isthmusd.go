@@ -121,8 +121,9 @@ func New(ctx context.Context, cfg Config) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	pace := &pace{responses: func() uint64 { return d.xds.Responses() }, now: time.Now}
 	d.ingest = ingest.New(ingest.Options{
-		Store: d.store, Sink: d.commit, Log: cfg.Log.With("part", "ingest"), Metrics: d.metrics, Now: cfg.Now,
+		Store: d.store, Sink: pace.then(d.commit), Rest: pace.rest, Log: cfg.Log.With("part", "ingest"), Metrics: d.metrics, Now: cfg.Now,
 	}, source)
 	if err := d.secure(ctx, kube); err != nil {
 		return nil, err

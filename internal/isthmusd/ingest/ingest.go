@@ -11,8 +11,8 @@
 //	Dir  ──┘ (by object)└ while that runs, what arrives is gathered
 //
 // There is no debounce: the first change goes out at once, what comes while it
-// is under way is taken together. Nothing is committed before every source has
-// synced.
+// is under way, to the last proxy, is taken together. Nothing is committed before
+// every source has synced.
 package ingest
 
 import (
@@ -41,6 +41,9 @@ type Options struct {
 	// Sink gets every commit, in order, from one goroutine.
 	Sink func(*snapshot.Snapshot, snapshot.Changes)
 	Log  *slog.Logger
+	// Rest tells how long the next commit has to wait from now on; what arrives
+	// meanwhile is gathered. Nil is not at all. Called by the goroutine of Sink.
+	Rest func() time.Duration
 	// Metrics are registered here when set.
 	Metrics prometheus.Registerer
 	// Now tells the time by which watches stall; nil is the real one.
@@ -88,6 +91,9 @@ func (i *Ingest) commit(ctx context.Context) error {
 			return nil
 		case <-i.queue.wake:
 		}
+		if !i.rest(ctx) {
+			return nil
+		}
 		batch, synced := i.queue.take()
 		if !synced || (len(batch) == 0 && !first) {
 			continue
@@ -100,4 +106,19 @@ func (i *Ingest) commit(ctx context.Context) error {
 		}
 		first = false
 	}
+}
+
+// rest waits as long as it is told, and tells whether ctx lasts.
+func (i *Ingest) rest(ctx context.Context) bool {
+	if i.Rest == nil {
+		return true
+	}
+	for d := i.Rest(); d > 0; d = i.Rest() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(d):
+		}
+	}
+	return true
 }

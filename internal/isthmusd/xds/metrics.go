@@ -52,6 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
+// sent counts a response.
 func (m *metrics) sent(t resource.Type, r *response) {
 	m.pushes.WithLabelValues(shortName(t)).Inc()
 	m.bytes.WithLabelValues(shortName(t)).Add(float64(r.buffers.Len()))

@@ -177,6 +177,7 @@ func (s *stream) send(now time.Time, w *watch, state *resource.State, b batch) e
 	if err := s.out.SendMsg(m); err != nil {
 		return err
 	}
+	s.server.responses.Add(1)
 	s.server.metrics.sent(w.typ, m)
 	w.nonce = h.nonce
 	f := flight{

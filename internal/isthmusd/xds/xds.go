@@ -24,6 +24,7 @@ package xds
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -107,6 +108,8 @@ type Server struct {
 	quarantine quarantine
 	names      *names
 	metrics    *metrics
+	// responses that were sent, to anyone.
+	responses atomic.Uint64
 }
 
 // New returns a Server; its gRPC server must be made with ServerOptions.
@@ -149,6 +152,9 @@ func ServerOptions() []grpc.ServerOption {
 		}),
 	}
 }
+
+// Responses tells how many were sent until now.
+func (s *Server) Responses() uint64 { return s.responses.Load() }
 
 // Register adds ADS to a gRPC server that was made with ServerOptions.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
