@@ -23,7 +23,7 @@ import (
 // stages are the packages whose benchmarks are compared.
 var stages = []string{
 	"./internal/isthmusd/ingest", "./internal/isthmusd/generate", "./internal/isthmusd/catalog",
-	"./internal/isthmusd/xds", "./internal/isthmusd/webhook", "./internal/inject",
+	"./internal/isthmusd/xds", "./internal/isthmusd/webhook", "./internal/inject", "./internal/pki",
 }
 
 // units of a benchmark that are compared; less is better.

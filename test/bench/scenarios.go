@@ -33,7 +33,7 @@ type size struct {
 
 var full = size{
 	services: 1000, fewer: 100, more: 10_000, few: 100, some: 500, many: 1000, most: 5000, storm: 2000,
-	churn: 30 * time.Second, loads: 20 * time.Second, calm: 1500 * time.Millisecond, rest: 10 * time.Second, repeat: 3, rotations: 20,
+	churn: 30 * time.Second, loads: 20 * time.Second, calm: 1500 * time.Millisecond, rest: 10 * time.Second, repeat: 3, rotations: 1000,
 }
 
 var small = size{

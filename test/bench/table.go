@@ -18,6 +18,8 @@ func wall(s *measure.Step, _ int) float64 { return s.Wall }
 func rss(s *measure.Step, _ int) float64  { return s.After.RSS }
 func peak(s *measure.Step, _ int) float64 { return s.After.Peak }
 
+func refused(s *measure.Step, _ int) float64 { return float64(s.Refused) }
+
 func p50(s *measure.Step, _ int) float64 { return s.Seconds.P50 }
 func p99(s *measure.Step, _ int) float64 { return s.Seconds.P99 }
 
@@ -150,6 +152,9 @@ func discovery() []drawing {
 			{"seconds until all are complete", []entry{
 				{"", "few", "connect", wall, 11.5, 0, 0}, {"", "some", "connect", wall, 51, 0, 0}, {"", "many", "connect", wall, 131, 0, 0},
 				{"1000, after its restart", "many", "restart", wall, 0, 0, 0},
+			}},
+			{"bytes sent to each proxy", []entry{
+				{"1000 proxies", "many", "connect", sent, 5_090_000, 0, 0}, {"after its restart", "many", "restart", sent, 0, 0, 0},
 			}},
 		}},
 		{"memory", "Memory with all proxies connected (1000 services, 5.1 MB a proxy)", []panel{{mib, []entry{

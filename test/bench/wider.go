@@ -39,18 +39,20 @@ func wider() []drawing {
 		{"rough", "500 proxies, alone and beside 60 that are slow, stuck or refuse", []panel{{"seconds until 99 % of the good ones have acknowledged", []entry{
 			{"one endpoint, alone", "rough", "endpoint", p99, 0, 0, 0}, {"beside bad ones", "rough", "endpoint beside bad ones", p99, 0, 0, 0},
 			{"one route, alone", "rough", "route", p99, 0, 0, 0}, {"beside bad ones", "rough", "route beside bad ones", p99, 0, 0, 0},
+		}}, {mib, []entry{
+			{"alone", "rough", "route", rss, 0, 0, 0}, {"beside bad ones", "rough", "route beside bad ones", rss, 0, 0, 0},
 		}}}},
 		{"storm", "2000 proxies connect anew at once", []panel{{seconds, []entry{
 			{"all have been heard", "storm", "storm", wall, 0, 0, 0}, {"CPU for that", "storm", "storm", cpu, 0, 0, 0},
 			{"CPU when they came first", "storm", "connect", cpu, 0, 0, 0},
-		}}}},
+		}}, {"streams", []entry{{"refused", "storm", "storm", refused, 0, 0, 0}}}}},
 	}
 }
 
 // other is the figures whose bars or values come of more than one step.
 func (r results) other() []figure.Figure {
 	var out []figure.Figure
-	for _, f := range []figure.Figure{r.growth(), r.known(), r.answers(), r.atRest()} {
+	for _, f := range []figure.Figure{r.growth(), r.known(), r.recovery(), r.answers(), r.atRest()} {
 		if len(f.Panels) > 0 {
 			out = append(out, f)
 		}
@@ -99,6 +101,18 @@ func (r results) known() figure.Figure {
 		f.Panels = []figure.Panel{{Unit: mib, Rows: []figure.Row{
 			{Label: fmt.Sprintf("memory that %d add", r["many"].Proxies), Value: max(0, after.After.RSS-before.After.RSS), Bar: 40},
 			{Label: "memory before", Value: before.After.RSS},
+		}}}
+	}
+	return f
+}
+
+// recovery is what a slow proxy gets when it reads fast again.
+func (r results) recovery() figure.Figure {
+	f := figure.Figure{Name: "recovery", Title: "A proxy that was slow reads fast again"}
+	if l := r["rough"]; l != nil && l.Recovery != nil {
+		f.Panels = []figure.Panel{{Unit: "changes and responses", Rows: []figure.Row{
+			{Label: "changes meanwhile", Value: float64(l.Recovery.Changes)},
+			{Label: "responses, at most", Value: float64(l.Recovery.Responses), Bar: float64(l.Recovery.Changes) / 2},
 		}}}
 	}
 	return f
