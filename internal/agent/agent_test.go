@@ -223,6 +223,11 @@ func TestProxyStartsServesAndDrains(t *testing.T) {
 	if n := plane.byToken.Load(); n != 1 {
 		t.Errorf("%d certificates by token, want 1", n)
 	}
+	// Had the socket come after Envoy, each secret would have waited for longer and
+	// longer before it was asked for again.
+	if failed := p.secretsRefused(t); failed != "0" {
+		t.Errorf("Envoy found nobody at the socket of the secrets: %q times", failed)
+	}
 	m := p.get(t, http.MethodGet, "/stats/prometheus", http.StatusOK)
 	for _, want := range []string{"isthmus_agent_certificate_expiry_timestamp_seconds", "envoy_server_state"} {
 		if !strings.Contains(m, want) {
@@ -368,6 +373,22 @@ func (p *pod) admin() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.config.Root, adminSocket))
 	}}}
+}
+
+// secretsRefused is how often Envoy could not connect to where secrets are served.
+func (p *pod) secretsRefused(t *testing.T) string {
+	t.Helper()
+	res, err := p.admin().Get("http://admin/clusters")
+	must(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(t, err)
+	for line := range strings.Lines(string(b)) {
+		if _, n, ok := strings.Cut(line, "::cx_connect_fail::"); ok && strings.HasPrefix(line, "sds-grpc::") {
+			return strings.TrimSpace(n)
+		}
+	}
+	return "unknown"
 }
 
 func eventually(t *testing.T, f func() bool) {

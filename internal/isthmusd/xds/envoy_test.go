@@ -115,8 +115,15 @@ func TestRealEnvoysFillInTheirEnvironment(t *testing.T) {
 // TestRealEnvoyRejects sends what Envoy refuses beside what it takes, and checks
 // that the right one is blamed, for that is read from Envoy's message.
 func TestRealEnvoyRejects(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, protocols["delta"])
+	for name, api := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reject(t, newLab(t, api))
+		})
+	}
+}
+
+func reject(t *testing.T, l *lab) {
 	one := backend(t, "one")
 	good := []*resource.Resource{
 		edsCluster(t, "a", "svc-a", time.Second), assignment(t, "svc-a", one),
@@ -173,8 +180,15 @@ func TestRealEnvoyRejects(t *testing.T) {
 // of them to what Envoy rejects. Its message names neither, and it may not even
 // look at the good one.
 func TestRealEnvoyGetsGoodRoutesBesideBadOnes(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, protocols["delta"])
+	for name, api := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			goodBesideBad(t, newLab(t, api))
+		})
+	}
+}
+
+func goodBesideBad(t *testing.T, l *lab) {
 	one, two := backend(t, "one"), backend(t, "two")
 	rest := []*resource.Resource{
 		edsCluster(t, "a", "svc-a", time.Second), assignment(t, "svc-a", one),

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,6 +185,9 @@ type lab struct {
 	grpc   *grpc.Server
 	// more services of the server.
 	more []func(*grpc.Server)
+	// linger of the server, and for how many seconds Envoy drains.
+	linger time.Duration
+	drain  int
 }
 
 // protocols are the ways in which Envoy may ask.
@@ -191,11 +195,17 @@ var protocols = map[string]string{"delta": "DELTA_GRPC", "state of the world": "
 
 func newLab(t *testing.T, api string, more ...func(*grpc.Server)) *lab {
 	t.Helper()
-	l := &lab{t: t, source: &source{}, entry: freeAddr(t), more: more}
+	l := &lab{t: t, entry: freeAddr(t), more: more, linger: 2 * time.Second, drain: 1}
+	l.start(api)
+	return l
+}
+
+func (l *lab) start(api string) {
+	l.t.Helper()
+	l.source = &source{}
 	l.source.set()
 	l.serve("127.0.0.1:0")
-	l.startEnvoy(binaries.Path(t, "envoy"), api)
-	return l
+	l.startEnvoy(binaries.Path(l.t, "envoy"), api)
 }
 
 // serve starts a new server, as a replica that knows nothing would.
@@ -207,7 +217,7 @@ func (l *lab) serve(addr string) {
 	}
 	l.addr = lis.Addr().String()
 	who := authn.New(authn.Options{TrustDomain: "cluster.local", Roots: x509.NewCertPool})
-	l.server = xds.New(xds.Options{Source: l.source, Identities: who, Linger: 2 * time.Second})
+	l.server = xds.New(xds.Options{Source: l.source, Identities: who, Linger: l.linger})
 	l.grpc = grpc.NewServer(xds.ServerOptions()...)
 	l.server.Register(l.grpc)
 	for _, register := range l.more {
@@ -239,7 +249,7 @@ func (l *lab) startEnvoy(binary, api string) {
 		l.t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "--config-yaml", config, "--concurrency", "1", "--use-dynamic-base-id",
-		"--drain-time-s", "1", "--log-level", "warning")
+		"--drain-time-s", strconv.Itoa(l.drain), "--log-level", "warning")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), podVariable+"="+l.entry)
 	if err := cmd.Start(); err != nil {

@@ -73,8 +73,15 @@ func byteListener(t *testing.T, addr, note string) *resource.Resource {
 // in every topology: a connection outlives its cluster, even its removal, and is
 // cut when its listener drains, of which nothing may change, be it only a note.
 func TestEnvoyKeepsConnectionsWhileTheirListenerStays(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, protocols["delta"])
+	for name, api := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keepAConnection(t, newLab(t, api))
+		})
+	}
+}
+
+func keepAConnection(t *testing.T, l *lab) {
 	backend := echo(t)
 	in := byteListener(t, l.entry, "first")
 	l.source.set(byteCluster(t, backend, time.Second), in)

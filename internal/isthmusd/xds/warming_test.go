@@ -111,7 +111,9 @@ func TestRealEnvoyGoesOnWhileAClusterWarms(t *testing.T) {
 }
 
 // TestRealEnvoyDoesNotWaitForWhatIsNot: a cluster whose service has no endpoints
-// at all is ready as soon as Envoy is told that these do not exist.
+// at all is ready as soon as Envoy is told that these do not exist. The state of the
+// world has no word for that; there it helps that every cluster has endpoints, be it
+// none: see generate.TestEveryClusterHasItsEndpoints.
 func TestRealEnvoyDoesNotWaitForWhatIsNot(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, protocols["delta"])
