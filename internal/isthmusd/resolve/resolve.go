@@ -17,7 +17,9 @@
 package resolve
 
 import (
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ir"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
@@ -110,6 +112,14 @@ func tcpPorts(s *model.Service) []model.Port {
 	return out
 }
 
+// kindPath names an object as Istio's tools look for it, its kind in kebab case.
 func kindPath(m model.Meta, group string) string {
-	return "/apis/" + group + "/namespaces/" + m.Namespace + "/" + m.Kind + "/" + m.Name
+	var kind strings.Builder
+	for i, r := range m.Kind {
+		if unicode.IsUpper(r) && i > 0 {
+			kind.WriteByte('-')
+		}
+		kind.WriteRune(unicode.ToLower(r))
+	}
+	return "/apis/" + group + "/namespaces/" + m.Namespace + "/" + kind.String() + "/" + m.Name
 }
