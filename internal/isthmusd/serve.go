@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/webhook"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/xds"
 	"github.com/isthmus-mesh/isthmus/internal/lifecycle"
@@ -28,7 +29,7 @@ const grace = 2 * time.Second
 // assemble opens the listeners and lists the parts; the last stops first.
 func (d *Daemon) assemble() error {
 	d.xds = xds.New(xds.Options{
-		Source: d.catalog, Identities: d.security.callers, Pods: pods{d.store},
+		Source: d.catalog, Identities: d.security.callers, Pods: pods{d.store}, Owners: generate.Owners,
 		Metrics: d.metrics, Log: d.log.WithName("xds"),
 	})
 	d.parts = []lifecycle.Part{

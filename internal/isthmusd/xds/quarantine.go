@@ -17,6 +17,8 @@ const keptBad = 1024
 type Quarantined struct {
 	Type string `json:"type"`
 	Name string `json:"name"`
+	// Owners are the users' objects that it was made of, as paths in Kubernetes' API.
+	Owners []string `json:"owners,omitempty"`
 	// Error is what the last of them said.
 	Error string `json:"error"`
 	// By are the first proxies that rejected it, as namespace/name.
@@ -46,8 +48,10 @@ type strike struct {
 	resource *resource.Resource
 	// good is what the proxy has instead, or nil.
 	good *resource.Resource
-	by   string
-	why  string
+	// owners of the resource.
+	owners []string
+	by     string
+	why    string
 	// only is true when no other proxy is to get it.
 	only bool
 }
@@ -60,7 +64,7 @@ func (q *quarantine) add(k strike) bool {
 	v := k.resource.Version
 	e := q.bad[v]
 	if e == nil {
-		e = &suspended{report: Quarantined{Type: shortName(k.resource.Type), Name: k.resource.Name}}
+		e = &suspended{report: Quarantined{Type: shortName(k.resource.Type), Name: k.resource.Name, Owners: k.owners}}
 		q.remember(v, e)
 	}
 	e.report.Error = k.why
@@ -119,11 +123,12 @@ func (s *Server) Quarantined() []Quarantined {
 func (s *stream) convict(w *watch, r *resource.Resource, why string) {
 	k := strike{
 		resource: r, good: w.refused[r.Name].good, why: why,
-		by:   s.proxy.Namespace + "/" + s.proxy.Name,
-		only: !s.server.streams.others(s, r),
+		by:     s.proxy.Namespace + "/" + s.proxy.Name,
+		owners: s.server.o.Owners(r),
+		only:   !s.server.streams.others(s, r),
 	}
 	if s.server.quarantine.add(k) {
 		s.server.metrics.quarantined.Inc()
-		s.log.Info("Withholding a resource that proxies reject", "type", shortName(w.typ), "resource", r.Name, "error", why)
+		s.log.Info("Withholding a resource that proxies reject", "type", shortName(w.typ), "resource", r.Name, "owners", k.owners, "error", why)
 	}
 }

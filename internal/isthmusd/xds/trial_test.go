@@ -4,11 +4,13 @@
 package xds_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/xds"
 )
 
 func fleet(m *mesh, n int) []*client {
@@ -112,7 +114,9 @@ func (c *client) rejects(g *got, name string) {
 
 func TestWhatTwoProxiesRejectNobodyElseGets(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		m := start(t)
+		m := start(t, func(o *xds.Options) {
+			o.Owners = func(r *resource.Resource) []string { return []string{"owner of " + r.Name} }
+		})
 		m.source.set(listener("bad", "1"), listener("good", "1"))
 		cs := fleet(m, 4)
 		m.source.set(listener("bad", "2"), listener("good", "2"))
@@ -122,8 +126,8 @@ func TestWhatTwoProxiesRejectNobodyElseGets(t *testing.T) {
 		if second == nil {
 			t.Fatal("nobody tried after the first rejection")
 		}
-		if q := m.server.Quarantined(); len(q) != 1 || q[0].Withheld {
-			t.Errorf("after one rejection: %+v, want it named and not withheld", q)
+		if q := m.server.Quarantined(); len(q) != 1 || q[0].Withheld || !slices.Equal(q[0].Owners, []string{"owner of bad"}) {
+			t.Errorf("after one rejection: %+v, want it named with its owner, and not withheld", q)
 		}
 		second.rejects(g, "bad")
 		for _, c := range others(cs, first, second) {

@@ -90,6 +90,9 @@ type Options struct {
 	// Pods describe the proxies. When set, a caller with an identity must have
 	// one; nil takes nodes at their word.
 	Pods Pods
+	// Owners names the users' objects that a resource was made of, for those who look
+	// into what was rejected; nil names none.
+	Owners func(r *resource.Resource) []string
 	// Patience and Linger default to the constants of this package.
 	Patience, Linger time.Duration
 	// Clock defaults to the real one.
@@ -122,6 +125,9 @@ func New(o Options) *Server {
 	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
+	}
+	if o.Owners == nil {
+		o.Owners = func(*resource.Resource) []string { return nil }
 	}
 	s := &Server{o: o, diffs: newDiffs(), names: newNames(), metrics: newMetrics(o.Metrics)}
 	s.streams.live = map[*stream]struct{}{}
