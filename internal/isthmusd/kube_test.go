@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
@@ -21,8 +22,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	api "istio.io/api/networking/v1alpha3"
 	istioca "istio.io/api/security/v1alpha1"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
@@ -36,6 +39,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/authn"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 	"github.com/isthmus-mesh/isthmus/internal/operator/distribution"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
@@ -184,6 +188,7 @@ func TestAnAPIServerIsServed(t *testing.T) {
 	}
 	c.until(t, "a deletion", func(v *snapshot.View) bool { return len(v.VirtualServices()) == 0 })
 	c.issue(t, root)
+	c.forgetAccount(t, root)
 	c.distributed(t, root)
 	c.replaceRoot(t, ns, root)
 	c.stall(t)
@@ -244,28 +249,62 @@ func (c *cluster) distributed(t *testing.T, root *pki.Bundle) {
 	}
 }
 
-// issue gets a certificate for a service account's token.
-func (c *cluster) issue(t *testing.T, root *pki.Bundle) {
+// issue gets a certificate for a service account's token, and with that the next.
+func (c *cluster) issue(t *testing.T, root *pki.Bundle) tls.Certificate {
 	t.Helper()
-	ctx := t.Context()
 	token := c.token(t, "web", authn.Audience)
+	first, err := c.ask(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), root)
+	c.create(t, "certificate", err)
+	next, err := c.ask(t.Context(), root, first)
+	c.create(t, "certificate by certificate", err)
+	if got := next.Leaf.URIs[0].String(); got != "spiffe://cluster.local/ns/default/sa/web" {
+		t.Errorf("issued for %s", got)
+	}
+	return next
+}
+
+// ask asks for a certificate, showing these.
+func (c *cluster) ask(ctx context.Context, root *pki.Bundle, shown ...tls.Certificate) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	c.create(t, "key", err)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	c.create(t, "request", err)
-	conn, err := grpc.NewClient(c.d.Addr("secure-grpc").String(), grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(root.Pool(), "isthmusd-default.isthmus-system.svc")))
-	c.create(t, "connection", err)
-	defer conn.Close()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	conn, err := grpc.NewClient(c.d.Addr("secure-grpc").String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		RootCAs: root.Pool(), ServerName: "isthmusd-default.isthmus-system.svc", Certificates: shown, MinVersion: tls.VersionTLS12,
+	})))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer func() { _ = conn.Close() }()
 	res, err := istioca.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &istioca.IstioCertificateRequest{
 		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
 	})
-	c.create(t, "certificate", err)
-	certs, err := pki.ParseCertificates([]byte(res.GetCertChain()[0]))
-	c.create(t, "chain", err)
-	if got := certs[0].URIs[0].String(); got != "spiffe://cluster.local/ns/default/sa/web" {
-		t.Errorf("issued for %s", got)
+	if err != nil {
+		return tls.Certificate{}, err
 	}
+	certs, err := pki.ParseCertificates([]byte(res.GetCertChain()[0]))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{certs[0].Raw}, PrivateKey: key, Leaf: certs[0]}, nil
+}
+
+// forgetAccount deletes the account of a certificate, which then renews nothing. Who
+// comes with an account of that name is let in again.
+func (c *cluster) forgetAccount(t *testing.T, root *pki.Bundle) {
+	t.Helper()
+	cert := c.issue(t, root)
+	accounts := c.core.CoreV1().ServiceAccounts("default")
+	c.create(t, "deletion", accounts.Delete(t.Context(), "web", metav1.DeleteOptions{}))
+	c.wait(t, "word of the deletion", func() bool { return !c.d.store.Current().HasAccount(model.Key{Namespace: "default", Name: "web"}) })
+	if _, err := c.ask(t.Context(), root, cert); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "its ServiceAccount is gone") {
+		t.Errorf("a certificate whose account is gone: %v", err)
+	}
+	c.issue(t, root)
 }
 
 // replaceRoot puts another root in the place of the published one. The control plane

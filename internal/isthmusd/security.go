@@ -44,6 +44,7 @@ func (d *Daemon) secure(ctx context.Context, kube *ingest.Kube) error {
 	s.callers = authn.New(authn.Options{
 		TrustDomain: d.cfg.Topology.TrustDomain,
 		Tokens:      tokens,
+		Accounts:    d.accounts(),
 		Roots: func() *x509.CertPool {
 			if s.authority == nil {
 				return x509.NewCertPool()

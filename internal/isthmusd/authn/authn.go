@@ -71,9 +71,9 @@ type Verifier interface {
 	Verify(ctx context.Context, token string) (Subject, error)
 }
 
-// ErrUnavailable is wrapped by a Verifier's error when the answer is not a
-// refusal: the caller should try again.
-var ErrUnavailable = errors.New("token cannot be verified now")
+// ErrUnavailable is wrapped by an error of a Verifier or of Options.Accounts when
+// the answer is not a refusal: the caller should try again.
+var ErrUnavailable = errors.New("cannot be verified now")
 
 // Options of an Authenticator.
 type Options struct {
@@ -83,6 +83,10 @@ type Options struct {
 	Roots func() *x509.CertPool
 	// Tokens verifies bearer tokens; nil refuses them.
 	Tokens Verifier
+	// Accounts is an error for an identity whose account is gone: a certificate
+	// outlives it, and would be renewed for good. It may wrap ErrUnavailable. Nil
+	// takes all accounts to be there.
+	Accounts func(ctx context.Context, id identity.SPIFFE) error
 	// Clock defaults to the real one.
 	Clock clock.PassiveClock
 }
@@ -110,7 +114,7 @@ func (a *Authenticator) Authenticate(ctx context.Context) (Caller, error) {
 	var refusals []error
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
 		if len(info.State.PeerCertificates) > 0 {
-			c, err := a.certificate(info.State.PeerCertificates)
+			c, err := a.certificate(ctx, info.State.PeerCertificates)
 			if err == nil {
 				return c, nil
 			}
@@ -123,6 +127,9 @@ func (a *Authenticator) Authenticate(ctx context.Context) (Caller, error) {
 	}
 	token, given := bearer(ctx)
 	if !given {
+		if why := errors.Join(refusals...); errors.Is(why, ErrUnavailable) {
+			return Caller{}, status.Error(codes.Unavailable, why.Error())
+		}
 		refusals = append(refusals, errors.New("no bearer token"))
 		return Caller{}, refused(refusals)
 	}
@@ -144,7 +151,7 @@ func refused(why []error) error {
 	return status.Error(codes.Unauthenticated, "not authenticated: "+strings.Join(text, "; "))
 }
 
-func (a *Authenticator) certificate(chain []*x509.Certificate) (Caller, error) {
+func (a *Authenticator) certificate(ctx context.Context, chain []*x509.Certificate) (Caller, error) {
 	leaf, between := chain[0], x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
@@ -164,6 +171,11 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (Caller, error) {
 	}
 	if id.TrustDomain != a.o.TrustDomain {
 		return Caller{}, fmt.Errorf("client certificate of %s: trust domain is not %s", id, a.o.TrustDomain)
+	}
+	if a.o.Accounts != nil {
+		if err := a.o.Accounts(ctx, id); err != nil {
+			return Caller{}, fmt.Errorf("client certificate of %s: %w", id, err)
+		}
 	}
 	return Caller{Identity: id, Method: Certificate, NotAfter: leaf.NotAfter}, nil
 }

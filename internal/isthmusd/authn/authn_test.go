@@ -98,6 +98,9 @@ func TestAuthenticate(t *testing.T) {
 	token := sign(t, tokenKey, authn.Subject{Name: "system:serviceaccount:shop:cart", Pod: "cart-1", NotAfter: now.Add(time.Minute)})
 	elsewhere := cart
 	elsewhere.TrustDomain = "other.example"
+	deleted, unknown := cart, cart
+	deleted.ServiceAccount, unknown.ServiceAccount = "deleted", "unknown"
+	accounts := map[string]error{"deleted": errors.New("it is gone"), "unknown": authn.ErrUnavailable}
 	good := workload(t, root, cart)
 	byCert := authn.Caller{Identity: cart, Method: authn.Certificate, NotAfter: good.NotAfter}
 	byToken := authn.Caller{Identity: cart, Method: authn.Token, Pod: "cart-1", NotAfter: now.Add(time.Minute)}
@@ -116,6 +119,9 @@ func TestAuthenticate(t *testing.T) {
 		"certificate of another root":          {info: overTLS(workload(t, stranger, cart)), addr: far, code: codes.Unauthenticated},
 		"certificate of another trust domain":  {info: overTLS(workload(t, root, elsewhere)), addr: far, code: codes.Unauthenticated},
 		"expired certificate":                  {info: overTLS(good), addr: far, after: 2 * time.Hour, code: codes.Unauthenticated},
+		"certificate of a deleted account":     {info: overTLS(workload(t, root, deleted)), addr: far, code: codes.Unauthenticated},
+		"certificate, accounts not known yet":  {info: overTLS(workload(t, root, unknown)), addr: far, code: codes.Unavailable},
+		"deleted account, then token":          {info: overTLS(workload(t, root, deleted)), addr: far, token: token, want: byToken},
 		"TLS with nothing":                     {info: overTLS(), addr: near, code: codes.Unauthenticated},
 		"garbage token":                        {info: overTLS(), addr: far, token: "a.b.c", code: codes.Unauthenticated},
 		"plaintext on loopback is anonymous":   {addr: near, want: authn.Caller{Method: authn.Anonymous}},
@@ -131,6 +137,7 @@ func TestAuthenticate(t *testing.T) {
 				TrustDomain: "cluster.local",
 				Roots:       root.Pool,
 				Tokens:      verifier,
+				Accounts:    func(_ context.Context, id identity.SPIFFE) error { return accounts[id.ServiceAccount] },
 				Clock:       clocktesting.NewFakePassiveClock(now.Add(tc.after)),
 			})
 			ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: tc.addr, AuthInfo: tc.info})

@@ -178,6 +178,15 @@ func (c Converter) namespace(n *corev1.Namespace) ([]Row, error) {
 	}}, nil
 }
 
+func (c Converter) account(a *corev1.ServiceAccount) ([]Row, error) {
+	k := keyOf(a)
+	return []Row{{
+		Key:    "account/" + k.String(),
+		Put:    func(x *snapshot.Txn) { x.PutAccount(k) },
+		Remove: func(x *snapshot.Txn) { x.DeleteAccount(k) },
+	}}, nil
+}
+
 func (c Converter) node(n *corev1.Node) ([]Row, error) {
 	node := &model.Node{Name: n.Name, Locality: nodeLocality(n.Labels)}
 	for _, cidr := range n.Spec.PodCIDRs {

@@ -79,6 +79,7 @@ func kinds() []*kind {
 		newKind[corev1.Service](core("Service", "services"), Converter.service),
 		newKind[discoveryv1.EndpointSlice](slice, Converter.endpointSlice),
 		newKind[corev1.Pod](core("Pod", "pods"), Converter.pod),
+		newKind[corev1.ServiceAccount](core("ServiceAccount", "serviceaccounts"), Converter.account),
 		newKind[corev1.Secret](core("Secret", "secrets"), Converter.secret),
 		newKind[corev1.ConfigMap](core("ConfigMap", "configmaps"), Converter.configMap),
 		newKind[networking.Gateway](istio(net, "Gateway", "gateways"), Converter.gateway),

@@ -42,9 +42,10 @@ const (
 	PeerAuthentications
 	Config
 	Mesh
-	// tables that only derive others; no View reads them
+	// tables that no View reads: they only derive others, or say who is let in
 	rowsTable
 	nodesTable
+	accountsTable
 )
 
 // Index of a table by which a Read asked.

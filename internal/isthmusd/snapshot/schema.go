@@ -23,6 +23,7 @@ type tables struct {
 	summaries           table[*summaryRow]
 	workloads           table[*model.Workload]
 	nodes               table[*model.Node]
+	accounts            table[model.Key]
 	namespaces          table[*model.Namespace]
 	secrets             table[*model.Secret]
 	virtualServices     table[*model.VirtualService]
@@ -40,6 +41,7 @@ func newTables() tables {
 		summaries:  newTable(summarySchema()),
 		workloads:  newTable(workloadSchema()),
 		nodes:      newTable(nodeSchema()),
+		accounts:   newTable(accountSchema()),
 		namespaces: newTable(namespaceSchema()),
 		secrets:    newTable(secretSchema()),
 		virtualServices: newTable(configSchema(VirtualServices,
@@ -236,5 +238,13 @@ func secretSchema() *schema[*model.Secret] {
 			return a.Key == b.Key && bytes.Equal(a.Cert, b.Cert) &&
 				bytes.Equal(a.PrivateKey, b.PrivateKey) && bytes.Equal(a.CA, b.CA)
 		},
+	}
+}
+
+func accountSchema() *schema[model.Key] {
+	return &schema[model.Key]{
+		table: accountsTable,
+		key:   model.Key.String,
+		equal: func(a, b model.Key) bool { return a == b },
 	}
 }

@@ -114,6 +114,12 @@ func (s *Snapshot) Namespace(name string) *model.Namespace {
 	return n
 }
 
+// HasAccount tells whether there is a ServiceAccount, unrecorded.
+func (s *Snapshot) HasAccount(k model.Key) bool {
+	_, ok := s.accounts.get(k.String())
+	return ok
+}
+
 // Gateways lists all Gateways, unrecorded, oldest first.
 func (s *Snapshot) Gateways() []*model.Gateway { return s.gateways.list(All, "") }
 
@@ -121,7 +127,7 @@ func (s *Snapshot) Gateways() []*model.Gateway { return s.gateways.list(All, "")
 func (s *Snapshot) Counts() map[string]int {
 	return map[string]int{
 		"services": s.services.rows.Len(), "endpointSources": s.rows.rows.Len(),
-		"workloads": s.workloads.rows.Len(), "nodes": s.nodes.rows.Len(),
+		"workloads": s.workloads.rows.Len(), "nodes": s.nodes.rows.Len(), "accounts": s.accounts.rows.Len(),
 		"namespaces": s.namespaces.rows.Len(), "secrets": s.secrets.rows.Len(),
 		"virtualServices": s.virtualServices.rows.Len(), "destinationRules": s.destinationRules.rows.Len(),
 		"gateways": s.gateways.rows.Len(), "sidecars": s.sidecars.rows.Len(),

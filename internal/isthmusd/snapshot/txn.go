@@ -23,6 +23,7 @@ type Txn struct {
 	summaries           *tableTxn[*summaryRow]
 	workloads           *tableTxn[*model.Workload]
 	nodes               *tableTxn[*model.Node]
+	accounts            *tableTxn[model.Key]
 	namespaces          *tableTxn[*model.Namespace]
 	secrets             *tableTxn[*model.Secret]
 	virtualServices     *tableTxn[*model.VirtualService]
@@ -43,7 +44,7 @@ func newTxn(s *Snapshot) *Txn {
 	return &Txn{
 		services: s.services.txn(c), rows: s.rows.txn(private), endpoints: s.endpoints.txn(c),
 		summaries: s.summaries.txn(c), workloads: s.workloads.txn(c),
-		nodes: s.nodes.txn(private), namespaces: s.namespaces.txn(c), secrets: s.secrets.txn(c),
+		nodes: s.nodes.txn(private), accounts: s.accounts.txn(private), namespaces: s.namespaces.txn(c), secrets: s.secrets.txn(c),
 		virtualServices: s.virtualServices.txn(c), destinationRules: s.destinationRules.txn(c),
 		gateways: s.gateways.txn(c), sidecars: s.sidecars.txn(c),
 		peerAuthentications: s.peerAuthentications.txn(c),
@@ -58,7 +59,7 @@ func (x *Txn) finish(old *Snapshot) *Snapshot {
 		tables: tables{
 			services: x.services.commit(), rows: x.rows.commit(), endpoints: x.endpoints.commit(),
 			summaries: x.summaries.commit(), workloads: x.workloads.commit(),
-			nodes: x.nodes.commit(), namespaces: x.namespaces.commit(), secrets: x.secrets.commit(),
+			nodes: x.nodes.commit(), accounts: x.accounts.commit(), namespaces: x.namespaces.commit(), secrets: x.secrets.commit(),
 			virtualServices: x.virtualServices.commit(), destinationRules: x.destinationRules.commit(),
 			gateways: x.gateways.commit(), sidecars: x.sidecars.commit(),
 			peerAuthentications: x.peerAuthentications.commit(),
@@ -124,6 +125,12 @@ func (x *Txn) DeleteNode(name string) {
 		x.touched.nodes[name] = struct{}{}
 	}
 }
+
+// PutAccount adds a ServiceAccount.
+func (x *Txn) PutAccount(k model.Key) { x.accounts.put(k) }
+
+// DeleteAccount removes a ServiceAccount.
+func (x *Txn) DeleteAccount(k model.Key) { x.accounts.remove(k.String()) }
 
 // PutNamespace adds or replaces a namespace.
 func (x *Txn) PutNamespace(n *model.Namespace) {

@@ -53,7 +53,7 @@ func New() *Server {
 
 // kinds of objects by their plural.
 var kinds = map[string]string{
-	"namespaces": "Namespace", "nodes": "Node", "services": "Service", "pods": "Pod", "secrets": "Secret",
+	"namespaces": "Namespace", "nodes": "Node", "services": "Service", "pods": "Pod", "secrets": "Secret", "serviceaccounts": "ServiceAccount",
 	"configmaps": "ConfigMap", "endpointslices": "EndpointSlice", "gateways": "Gateway", "sidecars": "Sidecar",
 	"virtualservices": "VirtualService", "destinationrules": "DestinationRule", "serviceentries": "ServiceEntry",
 	"workloadentries": "WorkloadEntry", "workloadgroups": "WorkloadGroup", "envoyfilters": "EnvoyFilter",

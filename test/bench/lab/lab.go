@@ -94,6 +94,7 @@ func (l *Lab) fill() error {
 	config := fmt.Sprintf(`{name: default, namespace: %s, topology: %s, outbound: %s, epoch: e1,
 		injection: {image: "isthmus/isthmus-proxy:bench"}}`, mesh.Root, topology.IngressOnly, topology.AllowAny)
 	for _, o := range []mesh.Object{
+		mesh.Account("ns-0", "svc-0"), // whose certificates are renewed
 		mesh.Plain("Secret", "isthmus-ca-default", secret),
 		mesh.Plain("ConfigMap", topology.ConfigMapName("default"), map[string]any{topology.ConfigKey: config}),
 	} {

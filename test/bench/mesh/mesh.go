@@ -317,6 +317,11 @@ func (s *Shape) shared() []Object {
 	return out
 }
 
+// Account is a ServiceAccount.
+func Account(namespace, name string) Object {
+	return object("v1", "ServiceAccount", namespace, name, nil)
+}
+
 // Plain is an object of the root namespace that holds data: a Secret or a
 // ConfigMap.
 func Plain(kind, name string, data map[string]any) Object {
