@@ -146,6 +146,9 @@ func (e Environment) bootstrap(pc proxyConfig, n bootstrap.Node, s Settings) (bo
 			Regexps:  pc.ProxyStatsMatcher.InclusionRegexps,
 		},
 	}
+	if p.Protocol, err = e.protocol(); err != nil {
+		return bootstrap.Params{}, err
+	}
 	for key, list := range map[string]*[]string{
 		"sidecar.istio.io/statsInclusionPrefixes": &p.Stats.Prefixes,
 		"sidecar.istio.io/statsInclusionSuffixes": &p.Stats.Suffixes,
@@ -162,6 +165,22 @@ func (e Environment) bootstrap(pc proxyConfig, n bootstrap.Node, s Settings) (bo
 		}
 	}
 	return p, nil
+}
+
+// protocol of discovery, by Istio's variable.
+func (e Environment) protocol() (bootstrap.Protocol, error) {
+	v := e["ISTIO_DELTA_XDS"]
+	if v == "" {
+		return bootstrap.Delta, nil
+	}
+	delta, err := strconv.ParseBool(v)
+	if err != nil {
+		return "", fmt.Errorf("ISTIO_DELTA_XDS is %q: use true or false", v)
+	}
+	if !delta {
+		return bootstrap.StateOfTheWorld, nil
+	}
+	return bootstrap.Delta, nil
 }
 
 func (e Environment) authority(p bootstrap.Params) (credential.Authority, error) {

@@ -3,7 +3,11 @@
 
 package agent
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/isthmus-mesh/isthmus/internal/agent/bootstrap"
+)
 
 func TestNodeTellsHowItIsDiscovered(t *testing.T) {
 	t.Parallel()
@@ -29,5 +33,17 @@ func TestNodeTellsHowItIsDiscovered(t *testing.T) {
 				t.Errorf("got %v, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestProtocolOfDiscovery(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[string]bootstrap.Protocol{
+		"": bootstrap.Delta, "true": bootstrap.Delta, "false": bootstrap.StateOfTheWorld, "0": bootstrap.StateOfTheWorld, "perhaps": "",
+	} {
+		got, err := Environment{"ISTIO_DELTA_XDS": v}.protocol()
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("ISTIO_DELTA_XDS=%q: %q, %v, want %q", v, got, err, want)
+		}
 	}
 }

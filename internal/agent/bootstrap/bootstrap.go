@@ -62,6 +62,24 @@ type Params struct {
 	// MetricsPort and HealthPort are those of the static listeners.
 	MetricsPort, HealthPort uint16
 	Stats                   Stats
+	// Protocol of discovery; Delta unless given.
+	Protocol Protocol
+}
+
+// Protocol is a form of discovery.
+type Protocol string
+
+// The forms: what has changed, or all that there is.
+const (
+	Delta           Protocol = "delta"
+	StateOfTheWorld Protocol = "state of the world"
+)
+
+func (p Protocol) api() corev3.ApiConfigSource_ApiType {
+	if p == StateOfTheWorld {
+		return corev3.ApiConfigSource_GRPC
+	}
+	return corev3.ApiConfigSource_DELTA_GRPC
 }
 
 // Stats selects what Envoy counts, besides what the mesh itself needs.
@@ -111,7 +129,7 @@ func build(p Params) (*bootstrapv3.Bootstrap, error) {
 		Node:             node,
 		Admin:            &bootstrapv3.Admin{Address: admin},
 		StaticResources:  &bootstrapv3.Bootstrap_StaticResources{Clusters: clusters, Listeners: listeners},
-		DynamicResources: dynamic(),
+		DynamicResources: dynamic(p.Protocol),
 		LayeredRuntime:   runtime(),
 		StatsConfig:      statsConfig(p.Stats),
 		OverloadManager:  overload,
@@ -123,9 +141,9 @@ func build(p Params) (*bootstrapv3.Bootstrap, error) {
 	}, nil
 }
 
-// dynamic asks for listeners and clusters over one aggregated delta stream. Both
+// dynamic asks for listeners and clusters over one aggregated stream. Both
 // are awaited for as long as it takes: half a configuration is none.
-func dynamic() *bootstrapv3.Bootstrap_DynamicResources {
+func dynamic(p Protocol) *bootstrapv3.Bootstrap_DynamicResources {
 	ads := func() *corev3.ConfigSource {
 		return &corev3.ConfigSource{
 			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
@@ -137,7 +155,7 @@ func dynamic() *bootstrapv3.Bootstrap_DynamicResources {
 		LdsConfig: ads(),
 		CdsConfig: ads(),
 		AdsConfig: &corev3.ApiConfigSource{
-			ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+			ApiType:                   p.api(),
 			TransportApiVersion:       corev3.ApiVersion_V3,
 			SetNodeOnFirstMessageOnly: true,
 			GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{

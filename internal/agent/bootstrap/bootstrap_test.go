@@ -55,6 +55,7 @@ func TestBuild(t *testing.T) {
 			p.Admin = "./etc/istio/proxy/admin.sock"
 			p.Stats = Stats{Prefixes: []string{"cluster."}, Regexps: []string{"http.*"}}
 		},
+		"state-of-the-world":  func(p *Params) { p.Protocol = StateOfTheWorld },
 		"isthmusd-by-address": func(p *Params) { p.Discovery = "[fd00::1]:15012" },
 	}
 	for name, change := range tests {
