@@ -45,3 +45,15 @@ func TestCasesWithWholeTables(t *testing.T) {
 		})
 	}
 }
+
+// TestCasesWithTheStateOfTheWorld runs some of them with proxies that are told all that
+// there is whenever something changes.
+func TestCasesWithTheStateOfTheWorld(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"http-routes", "destination-rules", "service-entries", "peer-authentication"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			netlab.Run(t, filepath.Join("testdata", name+".yaml"), map[string]string{"ISTIO_DELTA_XDS": "false"})
+		})
+	}
+}

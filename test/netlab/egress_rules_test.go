@@ -49,8 +49,8 @@ func TestTheEgressGatewayKnowsWhoMayCallWhom(t *testing.T) {
 	stranger.Ask("https://api.example.com/").With("--cacert", lab.OutsideCA()).WantRefused()
 	stranger.Ask("tcp://api.example.com:9000").WantRefused()
 	// Its sidecar can be told to ask the gateway all the same.
-	lab.Apply(forged(gw.IP.String(), 80, "HTTP"))
-	lab.Apply(forged(gw.IP.String(), 9000, "TCP"))
+	lab.Apply(forged(gw.IP.String(), 80, "HTTP", "api.example.com"))
+	lab.Apply(forged(gw.IP.String(), 9000, "TCP", "api.example.com"))
 	stranger.Ask("http://forged-80.internal/").Via("192.0.2.80:80").Want(403)
 	gw.WantLog("rbac_access_denied")
 	stranger.Ask("tcp://api.example.com:9000").Via("192.0.2.80:9000").WantRefused()
@@ -59,8 +59,8 @@ func TestTheEgressGatewayKnowsWhoMayCallWhom(t *testing.T) {
 	}
 }
 
-// forged is an entry of namespace other that leads to a key of another namespace.
-func forged(gateway string, port int, protocol string) string {
+// forged is an entry of namespace other that leads to a key of another namespace's host.
+func forged(gateway string, port int, protocol, host string) string {
 	return fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -79,8 +79,8 @@ metadata: {name: forged-%[2]d, namespace: other}
 spec:
   host: forged-%[2]d.internal
   trafficPolicy:
-    tls: {mode: ISTIO_MUTUAL, sni: outbound_.%[2]d_._.api.example.com, subjectAltNames: ["spiffe://cluster.local/ns/isthmus-system/sa/egress-default"]}
-`, gateway, port, protocol)
+    tls: {mode: ISTIO_MUTUAL, sni: outbound_.%[2]d_._.%[4]s, subjectAltNames: ["spiffe://cluster.local/ns/isthmus-system/sa/egress-default"]}
+`, gateway, port, protocol, host)
 }
 
 func TestTheEgressGatewayOpensNamesNotMachines(t *testing.T) {

@@ -122,6 +122,11 @@ spec: {hosts: [wide.internal], tcp: [{route: [{destination: {host: databases.int
 	a.Ask("tcp://" + inside.IP.String() + ":9000").Until(from(gw))
 	a.Ask("tcp://" + outside.IP.String() + ":9000").WantRefused()
 	gw.WantLog("BlackHoleCluster", outside.IP.String()+":9000")
+	// Who may not use the range is told so by HTTP, before anything is opened.
+	stranger := lab.Add(netlab.PodSpec{Name: "c", Namespace: "other"})
+	lab.Apply(forged(gw.IP.String(), 9000, "HTTP2", "databases.internal"))
+	stranger.Ask("http2://forged-9000.internal/").Via("192.0.2.80:9000").Want(403)
+	gw.WantLog("rbac_access_denied", "spiffe://cluster.local/ns/other/sa/c")
 	if log := outside.AppLog(); strings.Contains(log, "tcp") {
 		t.Errorf("an address of another entry was called:\n%s", log)
 	}
