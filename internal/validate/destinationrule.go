@@ -35,6 +35,26 @@ func checkDestinationRule(c checker, d *networking.DestinationRule) {
 	checkLabels(c.at("workloadSelector").at("matchLabels"), d.WorkloadSelector.GetMatchLabels())
 }
 
+// warnCredentials tells a tenant which proxies do not get what credentialName names.
+func warnCredentials(c checker, d *networking.DestinationRule) {
+	warn := func(c checker, t *networking.ClientTLSSettings) {
+		if t.GetCredentialName() != "" {
+			c.at("tls").at("credentialName").warn("sidecars read no Secrets, and the egress gateway none of this namespace",
+				"mount the files, and set clientCertificate, privateKey and caCertificates; or have the rule in the mesh's root namespace")
+		}
+	}
+	policy := func(c checker, t *networking.TrafficPolicy) {
+		warn(c, t.GetTls())
+		for i, p := range t.GetPortLevelSettings() {
+			warn(c.at("portLevelSettings").index(i), p.GetTls())
+		}
+	}
+	policy(c.at("trafficPolicy"), d.TrafficPolicy)
+	for i, s := range d.Subsets {
+		policy(c.at("subsets").index(i).at("trafficPolicy"), s.GetTrafficPolicy())
+	}
+}
+
 // policy is what a traffic policy and one for a port have in common.
 type policy struct {
 	balancer *networking.LoadBalancerSettings

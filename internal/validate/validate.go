@@ -145,6 +145,9 @@ func check(c checker, namespace string, spec proto.Message, rules Rules) {
 		checkVirtualService(c, s)
 	case *networking.DestinationRule:
 		checkDestinationRule(c, s)
+		if rules.tenant(namespace) {
+			warnCredentials(c, s)
+		}
 	case *networking.ServiceEntry:
 		checkServiceEntry(c, s)
 		if rules.tenant(namespace) {

@@ -36,7 +36,7 @@ spec: {host: db.example.com, trafficPolicy: {tls: {mode: SIMPLE, credentialName:
 
 func TestProblems(t *testing.T) {
 	t.Parallel()
-	const missing = "Secret shop/outside (ca.crt) is missing or not usable: requests for db.example.com get 503"
+	const missing = "Secret shop/outside (ca.crt) is missing, not usable, or in a namespace of which isthmusd reads none: requests for db.example.com get 503"
 	conflict := func(with string) string {
 		return "PortConflict: ServiceEntry " + with + " has port 5432, and without addresses nothing tells their connections apart"
 	}

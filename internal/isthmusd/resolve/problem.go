@@ -26,7 +26,7 @@ func Problems(v *snapshot.View) map[string]string {
 		}
 		for _, name := range missingCredentials(t.s, c) {
 			out[objectName(t.destination().policy.rule.Meta)] = fmt.Sprintf(
-				"Secret %s is missing or not usable: requests for %s get 503", secretName(name), t.svc.Host)
+				"Secret %s is missing, not usable, or in a namespace of which isthmusd reads none: requests for %s get 503", secretName(name), t.svc.Host)
 		}
 	}
 	return out
