@@ -50,7 +50,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	own := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
 	})
-	all := handler.EnqueueRequestsFromMapFunc(r.everyNamespace)
+	all := outcome.Every(r.Client, &corev1.NamespaceList{})
 	return ctrl.NewControllerManagedBy(mgr).Named("member").
 		For(&corev1.Namespace{}).
 		Watches(&v1alpha1.MeshTopology{}, all, builder.WithPredicates(outcome.SpecChanged())).
@@ -61,19 +61,6 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, all, builder.WithPredicates(outcome.Component(v1alpha1.ComponentGuard), outcome.ComesOrGoes())).
 		Watches(&corev1.Pod{}, own).
 		Complete(r)
-}
-
-func (r *Reconciler) everyNamespace(ctx context.Context, _ client.Object) []reconcile.Request {
-	var list corev1.NamespaceList
-	if err := r.Client.List(ctx, &list); err != nil {
-		log.FromContext(ctx).Error(err, "list Namespaces")
-		return nil
-	}
-	var out []reconcile.Request
-	for _, ns := range list.Items {
-		out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: ns.Name}})
-	}
-	return out
 }
 
 // Reconcile brings one namespace to what its mesh, if any, asks for.

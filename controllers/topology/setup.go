@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
@@ -28,7 +27,7 @@ import (
 
 // SetupWithManager watches topologies, what they own, and what all depend on.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	every := handler.EnqueueRequestsFromMapFunc(r.everyTopology)
+	every := outcome.Every(r.Client, &v1alpha1.MeshTopologyList{})
 	c := ctrl.NewControllerManagedBy(mgr).Named("topology").
 		For(&v1alpha1.MeshTopology{}, builder.WithPredicates(outcome.SpecChanged())).
 		Watches(&v1alpha1.MeshTopology{}, every, builder.WithPredicates(outcome.SpecChanged())).
@@ -59,17 +58,4 @@ func labelledFor(_ context.Context, o client.Object) []reconcile.Request {
 // named enqueues the topology of the object's name.
 func named(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
-}
-
-func (r *Reconciler) everyTopology(ctx context.Context, _ client.Object) []reconcile.Request {
-	var list v1alpha1.MeshTopologyList
-	if err := r.Client.List(ctx, &list); err != nil {
-		log.FromContext(ctx).Error(err, "list MeshTopologies")
-		return nil
-	}
-	var out []reconcile.Request
-	for _, m := range list.Items {
-		out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: m.Name}})
-	}
-	return out
 }

@@ -64,34 +64,31 @@ const look = time.Minute
 // is published stays so whatever becomes of the Secret: running proxies trust no
 // other. Deleting its ConfigMap is how a person asks for a new beginning.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	var m v1alpha1.MeshTopology
-	if err := r.Client.Get(ctx, req.NamespacedName, &m); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
-	}
-	if m.DeletionTimestamp != nil || m.Spec.Suspend {
-		return ctrl.Result{}, nil
+	m, err := reconcile.Topology(ctx, r.Client, req.NamespacedName)
+	if err != nil || m == nil {
+		return ctrl.Result{}, err
 	}
 	if ok, err := r.Access.Granted(ctx, m.Spec.Namespace); err != nil || !ok {
 		return reconcile.Result(notYet(err, m.Spec.Namespace))
 	}
-	f, err := r.gather(ctx, &m)
+	f, err := r.gather(ctx, m)
 	if err != nil {
 		return reconcile.Result(err)
 	}
 	if f.secret == nil && f.root == "" {
-		if f.secret, err = r.create(ctx, &m); err != nil {
+		if f.secret, err = r.create(ctx, m); err != nil {
 			return reconcile.Result(err)
 		}
 	}
-	u, problem := decide(f, &m, r.Clock())
+	u, problem := decide(f, m, r.Clock())
 	if u == nil {
-		r.Events.Eventf(&m, nil, corev1.EventTypeWarning, v1alpha1.ReasonUnusable, "LoadCA", "%s", problem)
+		r.Events.Eventf(m, nil, corev1.EventTypeWarning, v1alpha1.ReasonUnusable, "LoadCA", "%s", problem)
 		return ctrl.Result{RequeueAfter: look}, nil
 	}
 	changes, err := r.Applier.Apply(ctx, u)
 	if err == nil && len(changes) > 0 && problem != "" {
 		reason, message, _ := strings.Cut(problem, ": ")
-		r.Events.Eventf(&m, nil, corev1.EventTypeWarning, reason, "LoadCA", "%s", message)
+		r.Events.Eventf(m, nil, corev1.EventTypeWarning, reason, "LoadCA", "%s", message)
 	}
 	if err != nil {
 		return reconcile.Result(err)

@@ -20,7 +20,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
@@ -48,7 +47,7 @@ type Reconciler struct {
 
 // SetupWithManager watches topologies, their control planes, roots and webhooks.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	every := handler.EnqueueRequestsFromMapFunc(r.everyTopology)
+	every := reconcile.Every(r.Client, &v1alpha1.MeshTopologyList{})
 	return ctrl.NewControllerManagedBy(mgr).Named("webhook").
 		For(&v1alpha1.MeshTopology{}, builder.WithPredicates(reconcile.SpecChanged())).
 		Watches(&v1alpha1.MeshTopology{}, every, builder.WithPredicates(reconcile.SpecChanged())).
@@ -66,14 +65,11 @@ const retry = time.Second
 
 // Reconcile renders and applies the configurations once the webhook answers.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	var m v1alpha1.MeshTopology
-	if err := r.Client.Get(ctx, req.NamespacedName, &m); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	m, err := reconcile.Topology(ctx, r.Client, req.NamespacedName)
+	if err != nil || m == nil {
+		return ctrl.Result{}, err
 	}
-	if m.DeletionTimestamp != nil || m.Spec.Suspend {
-		return ctrl.Result{}, nil
-	}
-	facts, err := r.gather(ctx, &m)
+	facts, err := r.gather(ctx, m)
 	if err != nil || facts == nil {
 		return ctrl.Result{}, err
 	}
@@ -122,20 +118,6 @@ func (r *Reconciler) contested(ctx context.Context, m *v1alpha1.MeshTopology, al
 		return nil, nil //nolint:nilerr // see above
 	}
 	return contested, nil
-}
-
-// everyTopology is enqueued when who has which namespace may have changed.
-func (r *Reconciler) everyTopology(ctx context.Context, _ client.Object) []ctrl.Request {
-	var list v1alpha1.MeshTopologyList
-	if err := r.Client.List(ctx, &list); err != nil {
-		log.FromContext(ctx).Error(err, "list MeshTopologies")
-		return nil
-	}
-	var out []ctrl.Request
-	for _, m := range list.Items {
-		out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&m)})
-	}
-	return out
 }
 
 // answered returns nil if the webhook has answered with this root, now or before.
