@@ -183,8 +183,8 @@ type DNSAccess struct {
 	// +kubebuilder:default=kube-dns
 	// +kubebuilder:validation:MaxLength=63
 	Service string `json:"service,omitempty"`
-	// Addresses of resolvers besides the Service, such as a node-local cache's
-	// 169.254.20.10.
+	// Addresses of resolvers besides the Service. Those of DaemonSet node-local-dns in
+	// the same namespace are found by themselves; another cache's are given here.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8

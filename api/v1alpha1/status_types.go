@@ -3,7 +3,10 @@
 
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // MeshTopologyStatus is what was found and done.
 type MeshTopologyStatus struct {
@@ -95,6 +98,10 @@ type Effective struct {
 	// Registry of the images.
 	// +optional
 	Registry string `json:"registry,omitempty"`
+	// CPURequest of each pod of the control plane and the gateways whose resources
+	// name neither a request nor a limit of CPU.
+	// +optional
+	CPURequest *resource.Quantity `json:"cpuRequest,omitempty"`
 }
 
 // Transition is a move from one topology to another.

@@ -114,6 +114,7 @@ type IngressGateway struct {
 // +kubebuilder:validation:XValidation:rule="self.type == 'LoadBalancer' || !has(self.loadBalancerClass)",message="loadBalancerClass needs type LoadBalancer"
 // +kubebuilder:validation:XValidation:rule="self.type != 'ClusterIP' || !has(self.externalTrafficPolicy)",message="externalTrafficPolicy needs type LoadBalancer or NodePort"
 // +kubebuilder:validation:XValidation:rule="self.type != 'ClusterIP' || !has(self.ports) || self.ports.all(p, !has(p.nodePort))",message="nodePort needs type LoadBalancer or NodePort"
+// +kubebuilder:validation:XValidation:rule="self.type != 'LoadBalancer' || oldSelf.type != 'LoadBalancer' || (has(self.loadBalancerClass) == has(oldSelf.loadBalancerClass) && (!has(self.loadBalancerClass) || self.loadBalancerClass == oldSelf.loadBalancerClass))",message="Kubernetes does not let a load balancer have another class: name another gateway"
 type GatewayService struct {
 	// Type of the Service.
 	// +optional
@@ -136,8 +137,9 @@ type GatewayService struct {
 	// +optional
 	// +kubebuilder:validation:Enum=Cluster;Local
 	ExternalTrafficPolicy corev1.ServiceExternalTrafficPolicy `json:"externalTrafficPolicy,omitempty"`
-	// LoadBalancerClass of the Service.
+	// LoadBalancerClass of the Service; stays as it is.
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	LoadBalancerClass *string `json:"loadBalancerClass,omitempty"`
 	// IPFamilies of the Service.
 	// +optional

@@ -8,7 +8,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,9 +19,9 @@ import (
 	mesh "github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
-// gatherCluster reads where the cluster's DNS and API server are. Their Services
-// are read past the cache, which holds only our own; their EndpointSlices are
-// watched.
+// gatherCluster reads where the cluster's DNS and API server are. Their Services,
+// and the DaemonSet of a cache of names, are read past the cache, which holds only
+// our own; their EndpointSlices are watched.
 func (r *Reconciler) gatherCluster(ctx context.Context, f *Facts) error {
 	dns := f.Mesh.Spec.Egress.NetworkPolicy.DNS
 	var err error
@@ -28,12 +30,52 @@ func (r *Reconciler) gatherCluster(ctx context.Context, f *Facts) error {
 	}); err != nil {
 		return err
 	}
+	if f.Cluster.NodeDNS, err = r.nodeDNS(ctx, cmp.Or(dns.Namespace, "kube-system")); err != nil {
+		return err
+	}
 	f.Cluster.DNS.Addresses = append(f.Cluster.DNS.Addresses, dns.Addresses...)
 	if len(f.Cluster.DNS.Ports) == 0 {
 		f.Cluster.DNS.Ports = []mesh.Port{{Protocol: "UDP", Number: 53}, {Protocol: "TCP", Number: 53}}
 	}
 	f.Cluster.APIServer, err = r.service(ctx, client.ObjectKey{Namespace: "default", Name: "kubernetes"})
 	return err
+}
+
+// nodeLocalDNS is the name by which Kubernetes' own cache of names is installed.
+const nodeLocalDNS = "node-local-dns"
+
+// nodeDNS reads where the cache of names on each node is reached, if there is one:
+// pods may have been told its address instead of the Service's.
+func (r *Reconciler) nodeDNS(ctx context.Context, namespace string) (allowance.Service, error) {
+	var d appsv1.DaemonSet
+	if err := r.Live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: nodeLocalDNS}, &d); err != nil {
+		return allowance.Service{}, client.IgnoreNotFound(err)
+	}
+	return listening(&d), nil
+}
+
+// listening is where a cache of names listens: at the addresses that its flag
+// -localip lists; and where it has a network of its own, to which some CNIs lead
+// what is meant for the Service, as any pod.
+func listening(d *appsv1.DaemonSet) allowance.Service {
+	out := allowance.Service{Namespace: d.Namespace}
+	if !d.Spec.Template.Spec.HostNetwork && d.Spec.Selector != nil {
+		out.Selector = d.Spec.Selector.MatchLabels
+	}
+	for _, c := range d.Spec.Template.Spec.Containers {
+		args := slices.Concat(c.Command, c.Args)
+		for i, arg := range args {
+			name, list, given := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+			if name != "localip" {
+				continue
+			}
+			if !given && i+1 < len(args) {
+				list = args[i+1]
+			}
+			out.Addresses = append(out.Addresses, strings.Split(list, ",")...)
+		}
+	}
+	return out
 }
 
 // service reads a Service and its endpoints; one that is not there has no address.

@@ -71,7 +71,7 @@ func (f *Facts) flows(c mesh.Config) []mesh.Flow {
 		Topology: c.Name, Namespace: c.Namespace, OperatorNamespace: f.Settings.Namespace,
 		Members: f.memberPeers(), Bypass: c.Bypass, Allow: np.Allow,
 		APIServerForMembers: np.APIServer,
-		DNS:                 f.Cluster.DNS, APIServer: f.Cluster.APIServer,
+		DNS:                 f.Cluster.DNS, NodeDNS: f.Cluster.NodeDNS, APIServer: f.Cluster.APIServer,
 	}
 	if f.Parts.Service != nil {
 		facts.ControlPlane = f.Parts.Service.Spec.ClusterIPs

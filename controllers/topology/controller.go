@@ -95,8 +95,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 // act brings about the plan. Waiting is an error of its own class.
 func (r *Reconciler) act(ctx context.Context, f *Facts, p *Plan) error {
-	if p.Accepted.Status != metav1.ConditionTrue || f.Mesh.Spec.Suspend {
+	if f.Mesh.Spec.Suspend {
 		return nil
+	}
+	// What else it is judged by need not be watched.
+	if p.Accepted.Status != metav1.ConditionTrue {
+		return reconcile.Wait(rest, "another spec")
 	}
 	ground, err := r.Applier.Apply(ctx, p.Ground...)
 	if err != nil {

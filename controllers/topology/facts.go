@@ -99,7 +99,7 @@ type Injector struct {
 
 // Cluster is what others run.
 type Cluster struct {
-	DNS, APIServer allowance.Service
+	DNS, NodeDNS, APIServer allowance.Service
 }
 
 // Trust is the CA as its ConfigMap tells; zero without one.

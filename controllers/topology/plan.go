@@ -96,6 +96,11 @@ func accept(f *Facts) conditions.Condition {
 	if err := checkEgress(f.Mesh.Spec.Egress); err != nil {
 		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, err.Error())
 	}
+	if f.State.Walls() && !f.knowsDNS() {
+		dns := f.Mesh.Spec.Egress.NetworkPolicy.DNS
+		return conditions.False(v1alpha1.ConditionAccepted, v1alpha1.ReasonInvalid, fmt.Sprintf(
+			"egress.networkPolicy.dns: there is no Service %s/%s with an address or pods, so NetworkPolicies would cut members off from DNS: they stay as they are", dns.Namespace, dns.Service))
+	}
 	if v := f.version(); v != f.Settings.Version {
 		return conditions.True(v1alpha1.ConditionAccepted, v1alpha1.ReasonAccepted,
 			fmt.Sprintf("Version %s goes on; this operator installs %s: set spec.version to move.", v, f.Settings.Version))

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/internal/operator/allowance"
 	"github.com/isthmus-mesh/isthmus/internal/operator/apply"
 	"github.com/isthmus-mesh/isthmus/internal/operator/distribution"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
@@ -44,6 +45,7 @@ func testFacts(kind v1alpha1.TopologyKind) *Facts {
 			Gateways:     map[string]Gateway{"ingress": {Deployment: ready("ingress-default")}, "egress": {Deployment: ready("egress-default")}},
 			Injector:     Injector{Present: true, Trusted: true},
 		},
+		Cluster:      Cluster{DNS: allowance.Service{Addresses: []string{"10.96.0.10"}}},
 		Trust:        Trust{Root: "root", Fingerprint: "f", NotAfter: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)},
 		Published:    mesh.Config{Topology: mesh.Kind(kind), Epoch: "e1"},
 		Distribution: Distribution{Asked: true},
@@ -273,6 +275,34 @@ func TestWhereServicesAreReached(t *testing.T) {
 	}
 }
 
+func TestWhereACacheOfNamesListens(t *testing.T) {
+	daemon := func(hostNetwork bool, args ...string) *appsv1.DaemonSet {
+		d := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}}
+		d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "node-local-dns"}}
+		d.Spec.Template.Spec = corev1.PodSpec{HostNetwork: hostNetwork, Containers: []corev1.Container{{Args: args}}}
+		return d
+	}
+	pods := map[string]string{"k8s-app": "node-local-dns"}
+	tests := map[string]struct {
+		in   *appsv1.DaemonSet
+		want allowance.Service
+	}{
+		"on the node":      {daemon(true, "-localip", "169.254.20.10,10.96.0.10", "-conf", "/etc/Corefile"), allowance.Service{Addresses: []string{"169.254.20.10", "10.96.0.10"}}},
+		"in one word":      {daemon(true, "--localip=169.254.20.10"), allowance.Service{Addresses: []string{"169.254.20.10"}}},
+		"without a value":  {daemon(true, "-localip"), allowance.Service{Addresses: []string{""}}},
+		"as a pod":         {daemon(false, "-conf", "/etc/coredns/Corefile"), allowance.Service{Selector: pods}},
+		"without the flag": {daemon(true, "-conf", "-localips"), allowance.Service{}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.want.Namespace = "kube-system"
+			if diff := cmp.Diff(tt.want, listening(tt.in)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestMembersMayNotReachWhatIsNoMember(t *testing.T) {
 	f := testFacts(v1alpha1.EgressGateway)
 	f.Mesh.Spec.Members.NamespaceSelectors = []metav1.LabelSelector{
@@ -309,27 +339,29 @@ func TestNamespaceGoesOnlyIfNobodyElseLivesThere(t *testing.T) {
 	}
 }
 
-func TestAutoscalerHasARequestToMeasureBy(t *testing.T) {
+func TestEachPodOfTheMeshRequestsCPU(t *testing.T) {
 	cpu := func(q string) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(q)}
 	}
-	tests := map[string]struct {
-		max  *int32
-		in   corev1.ResourceRequirements
-		want corev1.ResourceRequirements
-	}{
-		"without an autoscaler":   {},
-		"with one":                {max: new(int32(5)), want: corev1.ResourceRequirements{Requests: cpu("100m")}},
-		"with one and a request":  {max: new(int32(5)), in: corev1.ResourceRequirements{Requests: cpu("1")}, want: corev1.ResourceRequirements{Requests: cpu("1")}},
-		"with one and only limit": {max: new(int32(5)), in: corev1.ResourceRequirements{Limits: cpu("1")}, want: corev1.ResourceRequirements{Limits: cpu("1")}},
+	memory := corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+	both := corev1.ResourceList{corev1.ResourceCPU: cpuRequest(), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	tests := map[string]struct{ in, want corev1.ResourceRequirements }{
+		"nothing":              {want: corev1.ResourceRequirements{Requests: cpu("100m")}},
+		"a request of memory":  {corev1.ResourceRequirements{Requests: memory}, corev1.ResourceRequirements{Requests: both}},
+		"a request":            {corev1.ResourceRequirements{Requests: cpu("1")}, corev1.ResourceRequirements{Requests: cpu("1")}},
+		"only a limit":         {corev1.ResourceRequirements{Limits: cpu("50m")}, corev1.ResourceRequirements{Limits: cpu("50m")}},
+		"a limit of something": {corev1.ResourceRequirements{Limits: memory}, corev1.ResourceRequirements{Limits: memory, Requests: cpu("100m")}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := v1alpha1.Workload{Replicas: v1alpha1.Replicas{Min: 1, Max: tt.max}, Resources: tt.in}
+			w := v1alpha1.Workload{Resources: tt.in}
 			if diff := cmp.Diff(tt.want, testFacts(v1alpha1.IngressOnly).workload("a", w, nil).Workload.Resources); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+	if diff := cmp.Diff(cpu("100m"), corev1.ResourceList{corev1.ResourceCPU: *statusOf(testFacts(v1alpha1.IngressOnly)).Effective.CPURequest}); diff != "" {
+		t.Errorf("status.effective: %s", diff)
 	}
 }
 
@@ -437,6 +469,10 @@ func TestWallsComeBeforeWhatASpecCanSpoil(t *testing.T) {
 
 func TestNoWallWithoutAWayToDNS(t *testing.T) {
 	f := testFacts(v1alpha1.EgressGateway)
+	f.Cluster.DNS = allowance.Service{}
+	if p := decide(t, f); p.Accepted.Status != metav1.ConditionFalse || len(p.Objects) > 0 {
+		t.Errorf("walls that stand lose it: %+v", p.Accepted)
+	}
 	f.State = transition.State{Active: v1alpha1.IngressOnly, Target: v1alpha1.EgressGateway, Phase: v1alpha1.PhasePreparing}
 	p := decide(t, f)
 	if p.State.Phase != v1alpha1.PhasePreparing || !strings.Contains(transitionMessage(f, p), "DNS") {

@@ -40,6 +40,7 @@ func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshTopologyStatus {
 			EgressPolicy:       EgressPolicy(f.Mesh, f.Mesh.Spec.Topology),
 			NamespaceSelectors: membership.Selectors(f.Mesh),
 			Registry:           f.registry(),
+			CPURequest:         new(cpuRequest()),
 		},
 		Transition: f.transition(p),
 		Gateways:   f.gateways(),

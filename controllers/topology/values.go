@@ -79,8 +79,8 @@ func (f *Facts) workload(image string, w v1alpha1.Workload, selector map[string]
 	replicas := strconv.Itoa(int(w.Replicas.Min))
 	if w.Replicas.Max != nil && *w.Replicas.Max > w.Replicas.Min {
 		replicas += apply.Autoscaled
-		w.Resources = measurable(w.Resources)
 	}
+	w.Resources = requesting(w.Resources)
 	spread := w.TopologySpreadConstraints
 	if spread == nil {
 		spread = []corev1.TopologySpreadConstraint{{
@@ -99,9 +99,12 @@ func (f *Facts) workload(image string, w v1alpha1.Workload, selector map[string]
 	}
 }
 
-// measurable adds the CPU request of which an autoscaler's aim is a percentage;
-// without one it would never scale.
-func measurable(r corev1.ResourceRequirements) corev1.ResourceRequirements {
+// cpuRequest is what a pod of the mesh's own asks for where spec does not say.
+func cpuRequest() resource.Quantity { return resource.MustParse("100m") }
+
+// requesting adds the CPU request where there is none: pods without one are the
+// first to starve on a busy node, and an autoscaler's aim is a percentage of it.
+func requesting(r corev1.ResourceRequirements) corev1.ResourceRequirements {
 	_, asked := r.Requests[corev1.ResourceCPU]
 	_, limited := r.Limits[corev1.ResourceCPU] // is the request too where none is given
 	if asked || limited {
@@ -111,7 +114,7 @@ func measurable(r corev1.ResourceRequirements) corev1.ResourceRequirements {
 	if r.Requests == nil {
 		r.Requests = corev1.ResourceList{}
 	}
-	r.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
+	r.Requests[corev1.ResourceCPU] = cpuRequest()
 	return r
 }
 

@@ -125,8 +125,9 @@ func facts() *topology.Facts {
 				PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"egress": "direct"}}}},
 		},
 	}
-	dns := allowance.Service{Namespace: "kube-system", Selector: map[string]string{"k8s-app": "kube-dns"}, Addresses: []string{dnsService, nodeLocalDNS},
+	dns := allowance.Service{Namespace: "kube-system", Selector: map[string]string{"k8s-app": "kube-dns"}, Addresses: []string{dnsService},
 		Ports: []mesh.Port{{Protocol: "UDP", Number: 53}, {Protocol: "TCP", Number: 53}}}
+	cache := allowance.Service{Namespace: "kube-system", Selector: map[string]string{"k8s-app": "node-local-dns"}, Addresses: []string{nodeLocalDNS}}
 	api := allowance.Service{Addresses: []string{apiService, apiServer}, Ports: []mesh.Port{{Protocol: "TCP", Number: 443}, {Protocol: "TCP", Number: 6443}}}
 	service := func(ip string) *corev1.Service {
 		return &corev1.Service{Spec: corev1.ServiceSpec{ClusterIPs: []string{ip}}}
@@ -139,7 +140,7 @@ func facts() *topology.Facts {
 			ControlPlane: &appsv1.Deployment{}, Service: service(controlPlane),
 			Gateways: map[string]topology.Gateway{revision.Egress: {Deployment: &appsv1.Deployment{}, Service: service(egressIP)}},
 		},
-		Cluster:   topology.Cluster{DNS: dns, APIServer: api},
+		Cluster:   topology.Cluster{DNS: dns, NodeDNS: cache, APIServer: api},
 		Trust:     topology.Trust{Root: "root", Fingerprint: "f", NotAfter: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)},
 		Published: mesh.Config{Topology: mesh.Kind(v1alpha1.EgressGateway), Epoch: "e1"},
 		Now:       time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),

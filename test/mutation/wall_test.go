@@ -23,6 +23,7 @@ const (
 var (
 	dnsPod   = party{namespace: "kube-system", labels: map[string]string{"k8s-app": "kube-dns"}, address: "10.244.0.3"}
 	otherDNS = party{namespace: "strangers", labels: map[string]string{"k8s-app": "kube-dns"}, address: "10.244.0.4"}
+	nodeDNS  = party{namespace: "kube-system", labels: map[string]string{"k8s-app": "node-local-dns"}, address: "10.244.0.6"}
 	isthmusd = part(v1alpha1.ComponentControlPlane)
 	ingress  = part(v1alpha1.ComponentIngressGateway)
 	egress   = part(v1alpha1.ComponentEgressGateway)
@@ -101,6 +102,7 @@ func resolves(from party) []flow {
 		may(from, at(nodeLocalDNS), udp, 53), may(from, at(nodeLocalDNS), tcp, 53),
 		mayNot(from, dnsPod, tcp, 9153), mayNot(from, at(dnsService), tcp, 443), mayNot(from, otherDNS, udp, 53),
 		mayNot(from, pod("kube-system", "app=other"), udp, 53),
+		may(from, nodeDNS, udp, 53), may(from, nodeDNS, tcp, 53), mayNot(from, elsewhere(nodeDNS), udp, 53),
 	}
 }
 
@@ -160,8 +162,8 @@ func egressCases(m party) []flow {
 	}
 	out = append(out, strictly(leavesNot(egress, isthmusd, 15016)), strictly(leavesNot(egress, elsewhere(isthmusd), 15012)),
 		strictly(leavesNot(egress, unlabelled(isthmusd, v1alpha1.LabelTopology), 15012)), strictly(leavesNot(egress, unlabelled(isthmusd, v1alpha1.LabelComponent), 15012)),
-		strictly(mayNot(egress, dnsPod, tcp, 9153)), strictly(mayNot(egress, otherDNS, udp, 53)), strictly(mayNot(egress, pod("kube-system"), udp, 53)))
-	return append(append(out, notOurs(egress)...), may(egress, dnsPod, udp, 53), may(egress, dnsPod, tcp, 53), may(egress, at(nodeLocalDNS), udp, 53), may(egress, at(nodeLocalDNS), tcp, 53))
+		strictly(mayNot(egress, dnsPod, tcp, 9153)), strictly(mayNot(egress, otherDNS, udp, 53)), strictly(mayNot(egress, elsewhere(nodeDNS), udp, 53)), strictly(mayNot(egress, pod("kube-system"), udp, 53)))
+	return append(append(out, notOurs(egress)...), may(egress, dnsPod, udp, 53), may(egress, dnsPod, tcp, 53), may(egress, nodeDNS, udp, 53), may(egress, at(nodeLocalDNS), udp, 53), may(egress, at(nodeLocalDNS), tcp, 53))
 }
 
 // notOurs is the same part of another topology in the same namespace: our policies

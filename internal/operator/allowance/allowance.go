@@ -41,8 +41,9 @@ type Facts struct {
 	Allow   []v1alpha1.Allow
 	// APIServerForMembers is spec.egress.networkPolicy.apiServer.
 	APIServerForMembers v1alpha1.APIServerAccess
-	// DNS and APIServer are services of the cluster.
-	DNS, APIServer Service
+	// DNS and APIServer are services of the cluster; NodeDNS is the cache of names on
+	// each node, where there is one.
+	DNS, NodeDNS, APIServer Service
 	// ControlPlane and Egress are addresses of the mesh's own Services, for
 	// enforcers that look before the address is translated.
 	ControlPlane, Egress []string
@@ -174,7 +175,9 @@ func (f Facts) memberPeers() []topology.Peer {
 }
 
 func (f Facts) toDNS(from topology.Peer) topology.Flow {
-	return topology.Flow{From: from, To: f.DNS.peers(), Ports: f.DNS.Ports, Why: "Names are resolved by the cluster's DNS."}
+	to := append(f.DNS.pods(), f.NodeDNS.pods()...)
+	to = append(to, addresses(slices.Concat(f.DNS.Addresses, f.NodeDNS.Addresses))...)
+	return topology.Flow{From: from, To: to, Ports: f.DNS.Ports, Why: "Names are resolved by the cluster's DNS."}
 }
 
 func (f Facts) toAPIServer(from topology.Peer) topology.Flow {
@@ -200,12 +203,13 @@ func (f Facts) apiServer(family func(netip.Addr) bool) []string {
 	return out
 }
 
-func (s Service) peers() []topology.Peer {
-	var out []topology.Peer
-	if len(s.Selector) > 0 {
-		out = append(out, topology.Peer{Namespace: s.Namespace, Pods: &metav1.LabelSelector{MatchLabels: s.Selector}})
+func (s Service) peers() []topology.Peer { return append(s.pods(), addresses(s.Addresses)...) }
+
+func (s Service) pods() []topology.Peer {
+	if len(s.Selector) == 0 {
+		return nil
 	}
-	return append(out, addresses(s.Addresses)...)
+	return []topology.Peer{{Namespace: s.Namespace, Pods: &metav1.LabelSelector{MatchLabels: s.Selector}}}
 }
 
 // addresses turns IP addresses into peers, sorted and once each.

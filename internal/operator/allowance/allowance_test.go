@@ -24,6 +24,9 @@ func facts() allowance.Facts {
 			Namespace: "kube-system", Selector: map[string]string{"k8s-app": "kube-dns"},
 			Addresses: []string{"10.96.0.10", "10.244.0.5"}, Ports: []topology.Port{{Protocol: "UDP", Number: 53}, {Protocol: "TCP", Number: 53}},
 		},
+		NodeDNS: allowance.Service{
+			Namespace: "kube-system", Selector: map[string]string{"k8s-app": "node-local-dns"}, Addresses: []string{"169.254.20.10", "10.96.0.10"},
+		},
 		APIServer: allowance.Service{Addresses: []string{"10.96.0.1", "192.168.1.10", "fd00::1"}, Ports: []topology.Port{{Protocol: "TCP", Number: 443}, {Protocol: "TCP", Number: 6443}}},
 	}
 }
@@ -46,7 +49,8 @@ func TestMembersReachTheMeshAndNothingElse(t *testing.T) {
 	want := map[string][]topology.Peer{
 		"Names are resolved by the cluster's DNS.": {
 			{Namespace: "kube-system", Pods: &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}}},
-			{CIDR: "10.96.0.10/32"}, {CIDR: "10.244.0.5/32"},
+			{Namespace: "kube-system", Pods: &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "node-local-dns"}}},
+			{CIDR: "10.96.0.10/32"}, {CIDR: "10.244.0.5/32"}, {CIDR: "169.254.20.10/32"},
 		},
 		"Proxies ask the control plane.":                                    part(v1alpha1.ComponentControlPlane),
 		"Members talk to each other.":                                       {{Namespaces: &f.Members[0]}},
@@ -156,7 +160,7 @@ func TestFlowsDependOnFactsOnly(t *testing.T) {
 
 func TestWhatIsNotThereIsNotAllowed(t *testing.T) {
 	f := facts()
-	f.DNS = allowance.Service{}
+	f.DNS, f.NodeDNS = allowance.Service{}, allowance.Service{}
 	for _, l := range allowance.Flows(f) {
 		if len(l.To) == 0 {
 			t.Errorf("a flow to nobody, which a NetworkPolicy takes for everybody: %+v", l)
