@@ -141,6 +141,46 @@ func TestRolesAreEnumerated(t *testing.T) {
 	}
 }
 
+// TestUsersGetWhatControlPlanesRead compares the rights that Kubernetes' own roles
+// get: to write and to read each kind of Istio that control planes read, and of the
+// mesh's own kinds to read only.
+func TestUsersGetWhatControlPlanesRead(t *testing.T) {
+	rights := map[string]map[string][]string{} // by role and resource: verbs
+	for _, o := range operator(t, nil) {
+		if o.GetKind() != "ClusterRole" {
+			continue
+		}
+		byResource := map[string][]string{}
+		rights[o.GetName()] = byResource
+		rules, _, _ := unstructured.NestedSlice(o.Object, "rules")
+		for _, r := range rules {
+			rule, _ := r.(map[string]any)
+			groups, _, _ := unstructured.NestedStringSlice(rule, "apiGroups")
+			resources, _, _ := unstructured.NestedStringSlice(rule, "resources")
+			for _, resource := range resources {
+				byResource[groups[0]+"/"+resource], _, _ = unstructured.NestedStringSlice(rule, "verbs")
+			}
+		}
+	}
+	edit, view := map[string][]string{}, map[string][]string{}
+	for resource := range rights["isthmusd"] {
+		if group, _, _ := strings.Cut(resource, "/"); strings.HasSuffix(group, ".istio.io") {
+			edit[resource] = []string{"create", "update", "patch", "delete", "deletecollection"}
+			view[resource] = []string{"get", "list", "watch"}
+		}
+	}
+	if len(edit) == 0 {
+		t.Error("control planes read nothing of Istio's")
+	}
+	view["isthmus.dev/meshmembers"] = []string{"get", "list", "watch"}
+	view["isthmus.dev/meshtopologies"] = []string{"get", "list", "watch"}
+	want := map[string]map[string][]string{"isthmus-edit": edit, "isthmus-view": view}
+	got := map[string]map[string][]string{"isthmus-edit": rights["isthmus-edit"], "isthmus-view": rights["isthmus-view"]}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestPodsAreRestricted(t *testing.T) {
 	sets := map[string]func() ([]*unstructured.Unstructured, error){
 		charts.Operator: func() ([]*unstructured.Unstructured, error) {

@@ -11,9 +11,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/isthmus-mesh/isthmus/test/journey"
 	"github.com/isthmus-mesh/isthmus/test/kube"
@@ -78,6 +83,9 @@ func install(ctx context.Context, e *journey.Env) error {
 	if err := e.InstallOperator(ctx); err != nil {
 		return err
 	}
+	if err := aggregated(ctx, e); err != nil {
+		return err
+	}
 	if past.installed, err = e.Kube.Inventory(ctx, ""); err != nil {
 		return err
 	}
@@ -85,6 +93,32 @@ func install(ctx context.Context, e *journey.Env) error {
 		return err
 	}
 	return e.StartCast(ctx)
+}
+
+// aggregated waits until Kubernetes' own roles have what the operator's add to them,
+// each for itself and by the lesser ones.
+func aggregated(ctx context.Context, e *journey.Env) error {
+	may := func(role *rbacv1.ClusterRole, verb, resource string) bool {
+		return slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.Verbs, verb) && slices.Contains(r.Resources, resource)
+		})
+	}
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		for _, name := range []string{"view", "edit", "admin"} {
+			role, err := e.Kube.Typed.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			if !may(role, "get", "meshmembers") || name != "view" && !may(role, "create", "virtualservices") {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the roles view, edit and admin: %w", err)
+	}
+	return nil
 }
 
 // namespaces applies the cast's, and waits for what Kubernetes puts into each.

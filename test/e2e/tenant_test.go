@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -125,14 +126,15 @@ func tenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, try := range map[string]func(*testing.T){
-		"pods":                  func(t *testing.T) { tenantMakesPods(t, k) },
-		"network policies":      func(t *testing.T) { tenantOpensPolicies(t, k) },
-		"a running pod":         func(t *testing.T) { tenantChangesPod(t, k, app) },
-		"ephemeral containers":  func(t *testing.T) { tenantDebugs(t, k, app) },
-		"exec and attach":       func(t *testing.T) { tenantEntersProxy(t, k, app) },
-		"workloads":             func(t *testing.T) { tenantMakesWorkloads(t, k) },
-		"an exempt account":     exemptions,
-		"what the mesh is made": func(t *testing.T) { tenantReachesForMesh(t, k) },
+		"pods":                   func(t *testing.T) { tenantMakesPods(t, k) },
+		"network policies":       func(t *testing.T) { tenantOpensPolicies(t, k) },
+		"a running pod":          func(t *testing.T) { tenantChangesPod(t, k, app) },
+		"ephemeral containers":   func(t *testing.T) { tenantDebugs(t, k, app) },
+		"exec and attach":        func(t *testing.T) { tenantEntersProxy(t, k, app) },
+		"workloads":              func(t *testing.T) { tenantMakesWorkloads(t, k) },
+		"an exempt account":      exemptions,
+		"what the mesh is made":  func(t *testing.T) { tenantReachesForMesh(t, k) },
+		"the mesh as it is used": func(t *testing.T) { tenantUsesMesh(t, k) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -367,6 +369,54 @@ func tenantEntersProxy(t *testing.T, k *kube.Client, app *corev1.Pod) {
 	}
 }
 
+//go:embed istio.yaml
+var istioManifest string
+
+// tenantUsesMesh writes an object of each of Istio's kinds, and reads what the mesh
+// says of the namespace: the role gives that, by what the operator adds to it.
+func tenantUsesMesh(t *testing.T, k *kube.Client) {
+	objects, err := kube.Parse(istioManifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role, err := env.Kube.Typed.RbacV1().ClusterRoles().Get(t.Context(), "isthmus-edit", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := 0
+	for _, r := range role.Rules {
+		given += len(r.Resources)
+	}
+	if given != len(objects) {
+		t.Errorf("istio.yaml has objects of %d kinds, the role gives %d: %v", len(objects), given, role.Rules)
+	}
+	for _, o := range objects {
+		t.Run(o.GetKind(), func(t *testing.T) {
+			t.Parallel()
+			ri, err := k.Resource(t.Context(), o.GroupVersionKind(), tenancy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := answered(t, func(ctx context.Context) error {
+				_, err := ri.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: tenancy, DryRun: dryRun})
+				return err //nolint:wrapcheck // a table's row
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("MeshMember", func(t *testing.T) {
+		t.Parallel()
+		ri, err := k.Resource(t.Context(), journey.TopologyKind.GroupVersion().WithKind("MeshMember"), tenancy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ri.Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // tenantReachesForMesh tries what the role does not give: these are refused by RBAC.
 func tenantReachesForMesh(t *testing.T, k *kube.Client) {
 	patch := func(apiVersion, kind, namespace, name, patch string) func(context.Context) error {
@@ -378,6 +428,9 @@ func tenantReachesForMesh(t *testing.T, k *kube.Client) {
 			return err //nolint:wrapcheck // a table's row
 		}
 	}
+	mine := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"topology": "IngressOnly"}}}
+	mine.SetGroupVersionKind(journey.TopologyKind)
+	mine.SetName("mine")
 	for name, try := range map[string]func(context.Context) error{
 		"the MeshTopology":       patch("isthmus.dev/v1alpha1", "MeshTopology", "", "default", `{"spec":{"topology":"IngressOnly"}}`),
 		"the MeshMember":         patch("isthmus.dev/v1alpha1", "MeshMember", tenancy, "default", `{"metadata":{"labels":{"a":"b"}}}`),
@@ -392,6 +445,14 @@ func tenantReachesForMesh(t *testing.T, k *kube.Client) {
 			}, metav1.CreateOptions{DryRun: dryRun})
 			return err //nolint:wrapcheck // a table's row
 		},
+		"a MeshTopology of their own": func(ctx context.Context) error {
+			ri, err := k.Resource(ctx, journey.TopologyKind, "")
+			if err == nil {
+				_, err = ri.Apply(ctx, "mine", mine, metav1.ApplyOptions{FieldManager: tenancy, DryRun: dryRun})
+			}
+			return err //nolint:wrapcheck // a table's row
+		},
+		"Istio's objects where others live": patch("networking.istio.io/v1", "VirtualService", journey.Shop, "theirs", `{}`),
 		"a pod where others live": func(ctx context.Context) error {
 			_, err := k.Typed.CoreV1().Pods(journey.Shop).Create(ctx, attempt(t, nil), metav1.CreateOptions{DryRun: dryRun})
 			return err //nolint:wrapcheck // a table's row
