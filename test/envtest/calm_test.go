@@ -12,9 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
+	"github.com/isthmus-mesh/isthmus/internal/operator/crds"
 )
 
 // TestNothingIsWrittenInAMinuteOfRest has an API server of its own, where a mesh of
@@ -26,6 +29,12 @@ func TestNothingIsWrittenInAMinuteOfRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	theirs := somebodysIstio(t, config)
 	ctx, stop := context.WithCancel(context.Background())
 	w, wait, err := start(ctx, config)
 	if err != nil {
@@ -35,9 +44,6 @@ func TestNothingIsWrittenInAMinuteOfRest(t *testing.T) {
 	t.Cleanup(func() {
 		stop()
 		if err := wait(); err != nil {
-			t.Error(err)
-		}
-		if err := env.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -61,6 +67,36 @@ func TestNothingIsWrittenInAMinuteOfRest(t *testing.T) {
 	if diff := cmp.Diff(versions, w.versions(t)); diff != "" {
 		t.Errorf("changed in %s (-before +after):\n%s", time.Since(since), diff)
 	}
+	essence := func(u *unstructured.Unstructured) []any {
+		return []any{u.GetGeneration(), u.GetLabels(), u.GetAnnotations(), u.Object["spec"]}
+	}
+	for _, was := range theirs {
+		is := read(last, "", was.GetName(), was.DeepCopy())
+		if diff := cmp.Diff(essence(was), essence(is)); diff != "" {
+			t.Errorf("somebody else's CRD %s was changed (-before +after):\n%s", was.GetName(), diff)
+		}
+	}
+}
+
+// somebodysIstio installs Istio's CRDs as somebody else does, before there is an
+// operator.
+func somebodysIstio(t *testing.T, config *rest.Config) []*unstructured.Unstructured {
+	t.Helper()
+	admin, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _, err := crds.Istio()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range all {
+		k.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "Helm"})
+		if err := admin.Create(t.Context(), k, client.FieldOwner("helm")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }
 
 // versions are the resourceVersions of all objects of all meshes, and of what is

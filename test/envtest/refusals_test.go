@@ -115,21 +115,20 @@ func TestBadSpecsAreRefusedWithAReason(t *testing.T) {
 }
 
 func TestWhatCannotChangeStays(t *testing.T) {
-	u := meshOf(t, `{topology: IngressOnly, suspend: true}`)
+	u := meshOf(t, `{topology: IngressOnly, suspend: true, ingress: {gateways: [{name: a}]}}`)
 	u.SetName("fixed")
 	if err := shared.admin.Create(t.Context(), u); err != nil {
 		t.Fatal(err)
 	}
 	tests := map[string]struct{ path, value, want string }{
-		"the namespace":    {"namespace", "elsewhere", "the namespace cannot be changed"},
-		"the trust domain": {"trust.domain", "other.example", "the trust domain cannot be changed"},
+		"the namespace":                {"namespace", "elsewhere", "the namespace cannot be changed"},
+		"the trust domain":             {"trust.domain", "other.example", "the trust domain cannot be changed"},
+		"the class of a load balancer": {"ingress.gateways.0.service.loadBalancerClass", "example.com/lb", "another class"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			changed := u.DeepCopy()
-			if err := unstructured.SetNestedField(changed.Object, tt.value, append([]string{"spec"}, strings.Split(tt.path, ".")...)...); err != nil {
-				t.Fatal(err)
-			}
+			changed.Object["spec"] = with(changed.Object["spec"], strings.Split(tt.path, "."), tt.value)
 			err := shared.admin.Patch(t.Context(), changed, client.MergeFrom(u))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("want %q, got %v", tt.want, err)
