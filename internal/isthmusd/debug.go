@@ -134,7 +134,7 @@ func (d *Daemon) proxy(r *http.Request) (*model.Proxy, error) {
 	}
 	for _, s := range d.xds.Status() {
 		if s.Name == name && s.Namespace == ns {
-			p.Type, p.HostsApart = s.Type, s.HostsApart
+			p.Type, p.HostsApart, p.OnDemand = s.Type, s.HostsApart, s.OnDemand
 		}
 	}
 	if pod := d.store.Current().Workload(model.Key{Namespace: ns, Name: name}); pod != nil {

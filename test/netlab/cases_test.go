@@ -34,6 +34,22 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// TestCasesOnDemand runs all of them with proxies that ask for clusters when they
+// need them.
+func TestCasesOnDemand(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			netlab.Run(t, f, asking())
+		})
+	}
+}
+
 // TestCasesWithWholeTables runs some of them with proxies that do not take virtual
 // hosts one by one.
 func TestCasesWithWholeTables(t *testing.T) {

@@ -56,12 +56,18 @@ func TestWhatIsthmusdMakesIsDecided(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				p.OnDemand = true
+				asking, err := FromState(stateFor(t, snap, p))
+				if err != nil {
+					t.Fatal(err)
+				}
 				n := 0
 				for _, l := range c.listeners {
 					for _, r := range requestsFor(t, c, l) {
 						n++
 						decided(t, c, r)
 						sameEnd(t, whole, c, r)
+						sameEnd(t, whole, asking, r)
 					}
 				}
 				if n == 0 {
@@ -73,16 +79,16 @@ func TestWhatIsthmusdMakesIsDecided(t *testing.T) {
 }
 
 // sameEnd checks that it makes no difference whether virtual hosts come in their
-// tables or on their own.
+// tables or on their own, and clusters all at once or when they are asked for.
 func sameEnd(t *testing.T, whole, apart *Config, r Request) {
 	t.Helper()
 	a, b := Evaluate(whole, r), Evaluate(apart, r)
 	if len(a) != len(b) {
-		t.Fatalf("%s: %d outcomes with tables, %d with hosts apart", r, len(a), len(b))
+		t.Fatalf("%s: %d outcomes with tables, %d otherwise", r, len(a), len(b))
 	}
 	for i := range a {
 		if a[i].Verdict != b[i].Verdict || a[i].Cluster != b[i].Cluster || a[i].Status != b[i].Status || a[i].Share != b[i].Share {
-			t.Errorf("with tables:\n%s\nwith hosts apart:\n%s", a[i].Explain(), b[i].Explain())
+			t.Errorf("with tables:\n%s\notherwise:\n%s", a[i].Explain(), b[i].Explain())
 		}
 	}
 }

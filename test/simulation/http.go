@@ -15,6 +15,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/on_demand/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
@@ -187,6 +188,8 @@ func (x *run) httpFilter(f *hcmv3.HttpFilter, at chosen) error {
 			return err
 		}
 		return x.keepState(m.GetOnRequestHeaders())
+	case *ondemandv3.OnDemand:
+		return nil // There is no cluster that it could get and that is not here.
 	case *dfpv3.FilterConfig:
 		x.dynamicHost()
 		return nil

@@ -21,6 +21,7 @@ type assembly struct {
 	routes  memo[pair, *resource.Set]
 	apart   memo[pair, *resource.Set]
 	tables  memo[uint64, *resource.Resource]
+	unasked memo[[3]*resource.Set, *resource.Set]
 }
 
 // pair of Sets that are joined.
@@ -30,6 +31,7 @@ func newAssembly(b Builder) assembly {
 	return assembly{
 		builder: b, unions: newMemo[pair, *resource.Set](), routes: newMemo[pair, *resource.Set](),
 		apart: newMemo[pair, *resource.Set](), tables: newMemo[uint64, *resource.Resource](),
+		unasked: newMemo[[3]*resource.Set, *resource.Set](),
 	}
 }
 
@@ -43,6 +45,12 @@ func (a *assembly) sets(of shelves) (out [resource.NumTypes]*resource.Set) {
 	out[resource.VirtualHost] = a.apart.get(hosts, hosts.apart)
 	out[resource.Secret] = of[resource.Secrets].set
 	return out
+}
+
+// withoutAsking are the clusters of these sets that need no asking for.
+func (a *assembly) withoutAsking(sets [resource.NumTypes]*resource.Set) *resource.Set {
+	of := [3]*resource.Set{sets[resource.Cluster], sets[resource.Route], sets[resource.VirtualHost]}
+	return a.unasked.get(of, func() *resource.Set { return resource.Unasked(of[0], of[1:]...) })
 }
 
 func (a *assembly) union(x, y *resource.Set) *resource.Set {
@@ -103,6 +111,7 @@ func (a *assembly) forget() {
 	a.routes.forget()
 	a.apart.forget()
 	a.tables.forget()
+	a.unasked.forget()
 }
 
 // memo keeps what was made, and what of it was asked for lately.

@@ -101,8 +101,29 @@ func (c *Catalog) seal(it item, m proto.Message, up resource.Upstream) (*resourc
 	}
 	table, _ := m.(*route.RouteConfiguration)
 	return &resource.Resource{
-		Type: it.part.Type(), Name: it.name, Body: body, Version: version(it, body), Upstream: up, HostsApart: table.GetVhds() != nil,
+		Type: it.part.Type(), Name: it.name, Body: body, Version: version(it, body), Upstream: up,
+		HostsApart: table.GetVhds() != nil, Mirrors: mirrors(m),
 	}, nil
+}
+
+// mirrors are the clusters to which a table or a virtual host copies requests.
+func mirrors(m proto.Message) []string {
+	var hosts []*route.VirtualHost
+	switch m := m.(type) {
+	case *route.RouteConfiguration:
+		hosts = m.VirtualHosts
+	case *route.VirtualHost:
+		hosts = []*route.VirtualHost{m}
+	}
+	var out []string
+	for _, h := range hosts {
+		for _, r := range h.Routes {
+			for _, to := range r.GetRoute().GetRequestMirrorPolicies() {
+				out = append(out, to.Cluster)
+			}
+		}
+	}
+	return out
 }
 
 func version(it item, body []byte) uint64 {
@@ -117,7 +138,7 @@ func version(it item, body []byte) uint64 {
 }
 
 func equalContent(a, b *resource.Resource) bool {
-	return a != nil && b != nil && a.Version == b.Version && a.ServiceName == b.ServiceName &&
+	return a != nil && b != nil && a.Version == b.Version && a.ServiceName == b.ServiceName && a.OnDemand == b.OnDemand &&
 		len(a.Body) == len(b.Body) && string(a.Body) == string(b.Body)
 }
 

@@ -88,6 +88,7 @@ func (c *Catalog) dropIdle() {
 // restate gives a class a new State if a Set or the epoch is another.
 func (c *Catalog) restate(of shelves, k *class) bool {
 	next := resource.State{Revision: c.snap.Revision(), Epoch: c.snap.Config().Epoch, Sets: c.assembly.sets(of)}
+	next.Unasked = c.assembly.withoutAsking(next.Sets)
 	if k.state != nil && next.Sets == k.state.Sets && next.Epoch == k.state.Epoch {
 		return false
 	}

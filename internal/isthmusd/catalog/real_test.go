@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -171,7 +172,7 @@ func proxies() []*model.Proxy {
 		p := &model.Proxy{
 			ID: fmt.Sprint(i), Type: "sidecar", Namespace: fmt.Sprintf("ns%d", i%2), Name: fmt.Sprintf("app%d", i/2),
 			Node: fmt.Sprintf("n%d", i%3), Labels: map[string]string{"app": fmt.Sprintf("app%d", i/2)},
-			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, Interception: "REDIRECT", Delta: i%4 != 0, HostsApart: i%4 > 1,
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}, Interception: "REDIRECT", Delta: i%4 != 0, HostsApart: i%4 > 1, OnDemand: i == 2 || i == 3,
 		}
 		if i >= 6 {
 			p.Type = "router"
@@ -225,6 +226,7 @@ func compare(t *testing.T, step int, p *model.Proxy, full, incremental *catalog.
 	if want.Epoch != got.Epoch {
 		t.Fatalf("step %d: epoch %q, want %q", step, got.Epoch, want.Epoch)
 	}
+	sameNames(t, step, want.Unasked, got.Unasked)
 	for k := range resource.NumTypes {
 		w, g := want.Sets[k].List(), got.Sets[k].List()
 		if len(w) != len(g) {
@@ -235,6 +237,16 @@ func compare(t *testing.T, step int, p *model.Proxy, full, incremental *catalog.
 				t.Fatalf("step %d, proxy %s, %s: %s differs", step, p.ID, k.URL(), w[i].Name)
 			}
 		}
+	}
+}
+
+// sameNames compares which clusters need no asking for; what is in them is compared
+// with the rest.
+func sameNames(t *testing.T, step int, want, got *resource.Set) {
+	t.Helper()
+	same := func(a, b *resource.Resource) bool { return a.Name == b.Name }
+	if !slices.EqualFunc(want.List(), got.List(), same) {
+		t.Fatalf("step %d: other clusters need no asking for", step)
 	}
 }
 

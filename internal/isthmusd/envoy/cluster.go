@@ -4,6 +4,7 @@
 package envoy
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -53,7 +54,7 @@ func (p *packer) setDiscovery(m *clusterv3.Cluster, c ir.Cluster) {
 	switch c.Discovery {
 	case ir.EDS:
 		kind(clusterv3.Cluster_EDS)
-		m.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(endpointTimeout)}
+		m.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(cmp.Or(c.EndpointWait, endpointTimeout))}
 		if c.Assignment != c.Name {
 			m.EdsClusterConfig.ServiceName = c.Assignment
 		}

@@ -5,6 +5,7 @@ package envoy
 
 import (
 	"strings"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -15,6 +16,7 @@ import (
 	httpdfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/on_demand/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
@@ -31,7 +33,12 @@ const (
 	faultFilter = "envoy.filters.http.fault"
 	rbacFilter  = "envoy.filters.http.rbac"
 	alpnFilter  = "envoy.filters.http.set_filter_state"
+
+	onDemandFilter = "envoy.filters.http.on_demand"
 )
+
+// clusterTimeout bounds how long a request waits for a cluster that is asked for.
+const clusterTimeout = 2 * time.Second
 
 // alpnState overrides the protocols that a cluster offers in its handshake.
 const alpnState = "envoy.network.application_protocols"
@@ -112,6 +119,11 @@ func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	add := func(name string, m proto.Message) {
 		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+	}
+	if h.OnDemand {
+		// First of all: filters before it would not see the route's configuration of the
+		// request that waits for its cluster.
+		add(onDemandFilter, &ondemandv3.OnDemand{Odcds: &ondemandv3.OnDemandCds{Source: ads(0), Timeout: durationpb.New(clusterTimeout)}})
 	}
 	if h.Edge == ir.FromSidecar {
 		add("envoy.filters.http.header_mutation", meshHeaders())

@@ -56,6 +56,9 @@ func (p *packer) tcp(t *ir.TCP) *listenerv3.Filter {
 		m.UpstreamConnectMode = tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 		m.MaxEarlyDataBytes = u32(earlyData)
 	}
+	if t.OnDemand {
+		m.OnDemand = &tcpv3.TcpProxy_OnDemand{OdcdsConfig: ads(0), Timeout: durationpb.New(clusterTimeout)}
+	}
 	return p.networkFilter("envoy.filters.network.tcp_proxy", m)
 }
 

@@ -111,9 +111,9 @@ func clusters(r resolver[ir.Cluster]) func(*snapshot.View, string) (proto.Messag
 		}
 		m, service, err := envoy.Cluster(*c)
 		if err != nil || service == "" {
-			return m, resource.Upstream{}, err
+			return m, resource.Upstream{OnDemand: c.OnDemand}, err
 		}
-		return m, resource.Upstream{ServiceName: service, Trusts: trusts(*c)}, nil
+		return m, resource.Upstream{ServiceName: service, Trusts: trusts(*c), OnDemand: c.OnDemand}, nil
 	}
 }
 

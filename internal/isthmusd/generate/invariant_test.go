@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
@@ -23,12 +24,21 @@ import (
 func TestListenersAndRoutesDoNotKnowTheTopology(t *testing.T) {
 	t.Parallel()
 	tc := readCase(t, "testdata/egress")
-	for _, proxy := range []string{"sidecar", "elsewhere"} {
-		t.Run(proxy, func(t *testing.T) {
+	proxies := map[string]model.Proxy{}
+	for _, name := range []string{"sidecar", "elsewhere"} {
+		p := *tc.proxies[name]
+		proxies[name] = p
+		p.HostsApart = true
+		proxies[name+" with hosts apart"] = p
+		p.OnDemand = true
+		proxies[name+" on demand"] = p
+	}
+	for name, p := range proxies {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			want := map[string]string{}
 			for _, kind := range []topology.Kind{topology.EgressGateway, topology.SidecarEgress, topology.IngressOnly} {
-				got := frozen(t, generateAll(t, inTopology(t, tc, kind), tc.proxies[proxy]))
+				got := frozen(t, generateAll(t, inTopology(t, tc, kind), &p))
 				if kind == topology.EgressGateway {
 					want = got
 				}
@@ -64,7 +74,7 @@ func inTopology(t *testing.T, tc testCase, kind topology.Kind) *snapshot.Snapsho
 func frozen(t *testing.T, rs resources) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, kind := range []resource.Type{resource.Listener, resource.Route} {
+	for _, kind := range []resource.Type{resource.Listener, resource.Route, resource.VirtualHost} {
 		for name, m := range rs[kind] {
 			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 			if err != nil {

@@ -88,6 +88,11 @@ type Cluster struct {
 	Services []ServiceRef
 	// Config is the path of the object that shaped the cluster.
 	Config string
+	// OnDemand clusters go only to proxies that ask for them by name.
+	OnDemand bool
+	// EndpointWait bounds how long an EDS cluster waits for its first endpoints; 0 for
+	// the usual.
+	EndpointWait time.Duration
 }
 
 // ServiceRef names a service for tools.

@@ -160,6 +160,8 @@ type TCP struct {
 	Tunnelled bool
 	// AwaitTLS delays the upstream connection until the downstream handshake is complete.
 	AwaitTLS bool
+	// OnDemand asks the control plane for a cluster that is not there.
+	OnDemand bool
 }
 
 // WeightedCluster is a share of traffic.
@@ -207,6 +209,8 @@ type HTTP struct {
 	Tunnels bool
 	// Hops is the number of trusted proxies in front.
 	Hops uint32
+	// OnDemand asks the control plane for a cluster that is not there.
+	OnDemand bool
 }
 
 // AccessLog goes to a file; Format is text, or Fields are JSON.

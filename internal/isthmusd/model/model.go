@@ -272,10 +272,12 @@ type Proxy struct {
 	IPs            []netip.Addr
 	Labels         map[string]string
 	ServiceAccount string
-	Locality       string
-	Network        string
-	Cluster        string
-	Node           string
+	// Workload that the pod is one of, as its node claims.
+	Workload string
+	Locality string
+	Network  string
+	Cluster  string
+	Node     string
 	// Interception is REDIRECT, TPROXY or NONE.
 	Interception string
 	// EnvoyVersion as major.minor.
@@ -288,4 +290,6 @@ type Proxy struct {
 	Delta bool
 	// HostsApart is true if it takes virtual hosts one by one.
 	HostsApart bool
+	// OnDemand is true if it asks for clusters when it needs them.
+	OnDemand bool
 }

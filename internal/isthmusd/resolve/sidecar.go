@@ -26,7 +26,10 @@ func SidecarListener(v *snapshot.View, name string) *ir.Listener {
 	if name == virtualInbound {
 		return inboundListener(v)
 	}
-	s := newScope(v)
+	return asking(v, sidecarListener(newScope(v), name))
+}
+
+func sidecarListener(s *scope, name string) *ir.Listener {
 	switch {
 	case name == virtualOutbound:
 		return catchAll(s)
@@ -39,7 +42,7 @@ func SidecarListener(v *snapshot.View, name string) *ir.Listener {
 	switch {
 	case !ok || reserved(port):
 		return nil
-	case ip == wildcardIP(v):
+	case ip == wildcardIP(s.v):
 		return portListener(s, port)
 	}
 	addr, err := netip.ParseAddr(ip)
@@ -54,7 +57,7 @@ func SidecarTables(v *snapshot.View) []string { return outboundTables(newScope(v
 
 // SidecarTable resolves a sidecar's route table without its SidecarHosts, or nil.
 func SidecarTable(v *snapshot.View, name string) *ir.RouteConfig {
-	return outboundTable(newScope(v), name)
+	return endedTable(v, outboundTable(newScope(v), name))
 }
 
 // SidecarHosts lists the virtual hosts of services, as "<table>/<host>".
@@ -62,7 +65,7 @@ func SidecarHosts(v *snapshot.View) []string { return serviceHosts(newScope(v)) 
 
 // SidecarHost resolves one of them, or nil.
 func SidecarHost(v *snapshot.View, name string) *ir.VirtualHost {
-	return serviceHost(newScope(v), name)
+	return ended(v, serviceHost(newScope(v), name))
 }
 
 // SidecarUnregisteredHosts lists the virtual hosts that VirtualServices make known.
@@ -70,7 +73,7 @@ func SidecarUnregisteredHosts(v *snapshot.View) []string { return unregisteredHo
 
 // SidecarUnregisteredHost resolves one of them, or nil.
 func SidecarUnregisteredHost(v *snapshot.View, name string) *ir.VirtualHost {
-	return unregisteredHost(newScope(v), name)
+	return ended(v, unregisteredHost(newScope(v), name))
 }
 
 // SidecarClusters lists the clusters for what a sidecar's workload calls.
@@ -90,10 +93,11 @@ func SidecarCluster(v *snapshot.View, name string) *ir.Cluster {
 	if port, ok := parseInbound(name); ok {
 		return inbound(v, port)
 	}
+	s := newScope(v)
 	if strings.HasPrefix(name, tunnelPrefix) {
-		return tunnelCluster(newScope(v), name)
+		return onDemand(s, tunnelCluster(s, name))
 	}
-	return outwardCluster(newScope(v), name)
+	return onDemand(s, outwardCluster(s, name))
 }
 
 // outwardCluster resolves what all proxies but the egress gateway have.

@@ -92,6 +92,9 @@ type Resource struct {
 	Upstream
 	// HostsApart is true for a Route whose virtual hosts come on their own.
 	HostsApart bool
+	// Mirrors are the clusters to which a Route or VirtualHost copies requests:
+	// Envoy never asks for those.
+	Mirrors []string
 }
 
 // Upstream is what the xDS server has to know of a Cluster to send it and its
@@ -104,6 +107,8 @@ type Upstream struct {
 	// Trusts are the identities that endpoints may prove, sorted; empty if none is
 	// named. A longer list goes before the endpoints, a shorter one after them.
 	Trusts []string
+	// OnDemand Clusters go to those who ask for them by name, and to nobody else.
+	OnDemand bool
 }
 
 // Set is an immutable set of resources of one type, sorted by name.
@@ -184,6 +189,27 @@ func (s *Set) Below(name string) []*Resource {
 	return all[from : from+n]
 }
 
+// Unasked are those of the clusters that go to everybody who gets any: the ones
+// that are not on demand, and the mirrors of routes and virtual hosts. Without
+// clusters on demand it is the same Set.
+func Unasked(clusters *Set, routes ...*Set) *Set {
+	asked := func(r *Resource) bool { return r.OnDemand }
+	if !slices.ContainsFunc(clusters.List(), asked) {
+		return clusters
+	}
+	out := slices.DeleteFunc(slices.Clone(clusters.List()), asked)
+	for _, set := range routes {
+		for _, r := range set.List() {
+			for _, name := range r.Mirrors {
+				if c := clusters.Get(name); c != nil {
+					out = append(out, c)
+				}
+			}
+		}
+	}
+	return NewSet(out)
+}
+
 // Get finds a resource by name, or nil.
 func (s *Set) Get(name string) *Resource {
 	if s == nil {
@@ -205,4 +231,7 @@ type State struct {
 	// Epoch of the topology configuration, see topology.Config.
 	Epoch string
 	Sets  [NumTypes]*Set
+	// Unasked are the clusters that also go to proxies which ask for what they need,
+	// see Unasked.
+	Unasked *Set
 }

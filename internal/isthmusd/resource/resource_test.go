@@ -49,6 +49,26 @@ func TestWith(t *testing.T) {
 	}
 }
 
+func TestUnasked(t *testing.T) {
+	t.Parallel()
+	all := set("abcd")
+	if Unasked(all, set("x")) != all {
+		t.Error("without clusters on demand it is another set")
+	}
+	for _, name := range []string{"b", "c", "d"} {
+		all.Get(name).OnDemand = true
+	}
+	hosts := set("xy")
+	hosts.Get("x").Mirrors, hosts.Get("y").Mirrors = []string{"c", "missing"}, []string{"a", "c"}
+	var got string
+	for _, r := range Unasked(all, set("z"), hosts).List() {
+		got += r.Name
+	}
+	if got != "ac" {
+		t.Errorf("unasked are %q, want a and the mirror c", got)
+	}
+}
+
 func randomNames() string {
 	out := ""
 	for range rand.IntN(6) {

@@ -33,6 +33,7 @@ const (
 	AttributeServiceAccount
 	AttributeDelta
 	AttributeHostsApart
+	AttributeOnDemand
 	AttributePort
 	// AttributeInNamespace tells whether the namespace is the one in Key.
 	AttributeInNamespace
@@ -85,6 +86,8 @@ func (s *Snapshot) Attribute(a Attribute, p *model.Proxy) string {
 		return strconv.FormatBool(p.Delta)
 	case AttributeHostsApart:
 		return strconv.FormatBool(p.HostsApart)
+	case AttributeOnDemand:
+		return strconv.FormatBool(p.OnDemand)
 	case AttributePort:
 		return strconv.Itoa(int(p.Ports[a.Key]))
 	}
@@ -221,6 +224,9 @@ func (v *View) Delta() bool { return v.ask(AttributeDelta, "") == "true" }
 
 // HostsApart tells whether the proxy takes virtual hosts one by one.
 func (v *View) HostsApart() bool { return v.ask(AttributeHostsApart, "") == "true" }
+
+// OnDemand tells whether the proxy asks for clusters when it needs them.
+func (v *View) OnDemand() bool { return v.ask(AttributeOnDemand, "") == "true" }
 
 // ProxyPort is the number of a named container port of the proxy's pod, or 0.
 func (v *View) ProxyPort(name string) uint32 {

@@ -87,6 +87,7 @@ func (s *stream) admit(ctx context.Context, node *core.Node) error {
 	}
 	claim.Delta = s.protocol == Delta
 	claim.HostsApart = claim.HostsApart && claim.Delta
+	claim.OnDemand = claim.OnDemand && claim.Delta
 	if err := check(claim, s.caller); err != nil {
 		return err
 	}

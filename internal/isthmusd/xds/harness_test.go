@@ -87,6 +87,10 @@ func (s *source) set(rs ...*resource.Resource) {
 			next.Sets[t] = s.state.Sets[t]
 		}
 	}
+	next.Unasked = resource.Unasked(next.Sets[resource.Cluster], next.Sets[resource.Route], next.Sets[resource.VirtualHost])
+	if s.state != nil && slices.EqualFunc(s.state.Unasked.List(), next.Unasked.List(), sameResource) {
+		next.Unasked = s.state.Unasked
+	}
 	s.state = next
 	for w := range s.watchers {
 		select {

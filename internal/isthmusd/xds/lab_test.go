@@ -40,7 +40,7 @@ import (
 )
 
 const bootstrap = `
-node: {id: "sidecar~127.0.0.1~cart-1.shop~shop.svc.cluster.local", cluster: cart.shop}
+node: {id: "sidecar~127.0.0.1~cart-1.shop~shop.svc.cluster.local", cluster: cart.shop, metadata: {ISTHMUS_DISCOVERY: %[4]q}}
 admin: {address: {pipe: {path: %[1]q}}}
 dynamic_resources:
   ads_config: {api_type: %[2]s, transport_api_version: V3, set_node_on_first_message_only: true, grpc_services: [{envoy_grpc: {cluster_name: xds-grpc}}]}
@@ -183,6 +183,8 @@ type lab struct {
 	entry  string // of Envoy's listener
 	admin  *http.Client
 	grpc   *grpc.Server
+	// discovery is what Envoy's node says that it expects.
+	discovery string
 	// more services of the server.
 	more []func(*grpc.Server)
 	// linger of the server, and for how many seconds Envoy drains.
@@ -243,7 +245,7 @@ func (l *lab) startEnvoy(binary, api string) {
 	if _, err := fmt.Sscan(port, &number); err != nil {
 		l.t.Fatal(err)
 	}
-	config := fmt.Sprintf(bootstrap, admin, api, number)
+	config := fmt.Sprintf(bootstrap, admin, api, number, l.discovery)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		l.t.Fatal(err)

@@ -66,7 +66,12 @@ func parseNode(n *core.Node) (*model.Proxy, error) {
 		Interception:   interception(md.text("INTERCEPTION_MODE")),
 		EnvoyVersion:   envoyVersion(n),
 		IstioVersion:   md.text("ISTIO_VERSION"),
-		HostsApart:     parts[0] == sidecar && md.text("ISTHMUS_DISCOVERY") == "Full",
+		Workload:       md.text("WORKLOAD_NAME"),
+	}
+	if parts[0] == sidecar {
+		d := md.text("ISTHMUS_DISCOVERY")
+		p.OnDemand = d == "OnDemand"
+		p.HostsApart = p.OnDemand || d == "Full"
 	}
 	if ns := md.text("NAMESPACE"); ns != "" && ns != p.Namespace {
 		return nil, fmt.Errorf("node id names namespace %q, its metadata %q", p.Namespace, ns)

@@ -96,7 +96,7 @@ func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 	if tried(w.typ) && len(d.changed) > 0 {
 		b.step = d
 		if len(b.resources) == 0 {
-			s.pass(flight{step: d}) // There is nothing to try.
+			d.trials.skip(s) // It has nothing to try.
 			b.step = nil
 		}
 	}
@@ -109,7 +109,7 @@ func (s *stream) planDiff(b *batch, w *watch, set *resource.Set) {
 
 // planKnown compares the set with what a reconnecting client claims to have.
 func (s *stream) planKnown(b *batch, w *watch, set *resource.Set) {
-	if !w.wildcard && w.typ != resource.VirtualHost {
+	if !w.wildcard && !w.onDemand && w.typ != resource.VirtualHost {
 		return // Everything that it wants is due.
 	}
 	for _, r := range set.List() {
@@ -138,9 +138,12 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 			continue // Stays due until its clusters are there, moments from now.
 		}
 		why := w.due[name]
+		_, had := w.have[name]
 		delete(w.due, name)
 		switch {
 		case r == nil && w.typ == resource.Cluster && s.isLeaving(name):
+		case r == nil && w.onDemand && had:
+			s.drop(b, w, name, nil) // It had it before, and routes may still lead there.
 		case r == nil:
 			delete(s.held, name)
 			b.removed = append(b.removed, name)
@@ -191,8 +194,8 @@ func (s *stream) isLeaving(name string) bool {
 // acknowledged: the cluster may have to learn first whom to trust.
 func (s *stream) putDue(b *batch, w *watch, r *resource.Resource, why reason) {
 	if w.typ != resource.Endpoint {
-		if good := s.server.quarantine.instead(r); good != r && w.typ == resource.VirtualHost {
-			b.resources = append(b.resources, good) // Whatever it was sent: its table is new.
+		if good := s.server.quarantine.instead(r); good != r && (w.typ == resource.VirtualHost || w.onDemand) {
+			b.resources = append(b.resources, good) // Whatever the set was before: it, or its table, is new.
 			return
 		}
 		s.put(b, w, r)

@@ -101,6 +101,7 @@ func (s *stream) followed(cluster string, revision uint64) bool {
 func (s *stream) pumpClusters(now time.Time) error {
 	w := &s.watches[resource.Cluster]
 	s.narrow(w)
+	s.volunteer(w)
 	if w.active && w.maySend() {
 		b := s.next(w, s.state.Sets[resource.Cluster])
 		if err := s.send(now, w, s.state, b); err != nil {

@@ -39,6 +39,11 @@ type proxy interface {
 	settle()
 	// connect begins a stream to the replica, with what a former one brought.
 	connect(to *mesh)
+	// askFor asks for a cluster, if it is one that asks; needs tells whether it should
+	// have one; untold are those that may be of former days.
+	askFor(cluster string)
+	needs(cluster *resource.Resource) bool
+	untold() map[string]string
 	// has is what it would work with, by type and name.
 	has() map[resource.Type]map[string]string
 }
@@ -112,6 +117,9 @@ type deltaProxy struct {
 	id       string
 	asked    map[resource.Type][]string
 	versions map[resource.Type]map[string]string
+	// onDemand proxies ask for clusters, these so far.
+	onDemand bool
+	clusters []string
 }
 
 func newDeltaProxy(r *rand.Rand, id string) *deltaProxy {
@@ -127,8 +135,14 @@ func (p *deltaProxy) connect(to *mesh) {
 		p.cancel()
 	}
 	p.client, p.asked = to.delta(p.id), map[resource.Type][]string{}
+	if p.onDemand {
+		p.client.node.Metadata = asks("cart")
+	}
 	for _, t := range p.shuffled() {
 		r := &discovery.DeltaDiscoveryRequest{TypeUrl: t.URL(), InitialResourceVersions: p.versions[t]}
+		if p.onDemand && t == resource.Cluster {
+			r.ResourceNamesSubscribe = append([]string{"*"}, p.clusters...)
+		}
 		if _, named := user[t]; named {
 			if p.asked[t] = p.uses(t); len(p.asked[t]) == 0 {
 				continue
@@ -159,6 +173,31 @@ func (p *deltaProxy) settle() {
 		}
 		p.ask()
 	}
+}
+
+// askFor asks for a cluster, as a request that needs it would.
+func (p *deltaProxy) askFor(name string) {
+	if p.onDemand && !slices.Contains(p.clusters, name) {
+		p.clusters = append(p.clusters, name)
+		p.subscribe(resource.Cluster, name)
+	}
+}
+
+// needs tells whether the proxy should have the cluster. What it once had it keeps.
+func (p *deltaProxy) needs(c *resource.Resource) bool {
+	return !p.onDemand || !c.OnDemand || slices.Contains(p.clusters, c.Name) || p.versions[resource.Cluster][c.Name] != ""
+}
+
+// untold are clusters that it has and cannot tell of when it comes back, for they
+// came with a rejection. Nobody can know of them until it asks.
+func (p *deltaProxy) untold() map[string]string {
+	out := map[string]string{}
+	for name, content := range p.have[resource.Cluster] {
+		if p.onDemand && p.versions[resource.Cluster][name] == "" {
+			out[name] = content
+		}
+	}
+	return out
 }
 
 // ask subscribes to what is used now and unsubscribes from what is not.
@@ -198,6 +237,12 @@ type worldProxy struct {
 func newWorldProxy(r *rand.Rand, id string) *worldProxy {
 	return &worldProxy{memory: newMemory(r), id: id, accepted: map[resource.Type]string{}}
 }
+
+func (p *worldProxy) askFor(string) {}
+
+func (p *worldProxy) needs(*resource.Resource) bool { return true }
+
+func (p *worldProxy) untold() map[string]string { return nil }
 
 func (p *worldProxy) connect(to *mesh) {
 	if p.world != nil {
@@ -265,6 +310,7 @@ func mixture(r *rand.Rand, faulty bool) []*resource.Resource {
 			c := cluster("c"+n, contents("c"+n, service, tail()), service)
 			c.Trusts = [][]string{nil, {"a"}, {"a", "b"}}[r.IntN(3)]
 			c.Version += uint64(len(c.Trusts))
+			c.OnDemand = r.IntN(3) > 0
 			out = append(out, c)
 		}
 		if r.IntN(4) > 0 {
@@ -284,7 +330,12 @@ func mixture(r *rand.Rand, faulty bool) []*resource.Resource {
 // that moves between them at random moments.
 func TestAProxyThatChangesReplicasEndsAsOneThatStays(t *testing.T) {
 	kinds := map[string]func(*rand.Rand, string) proxy{
-		"delta":              func(r *rand.Rand, id string) proxy { return newDeltaProxy(r, id) },
+		"delta": func(r *rand.Rand, id string) proxy { return newDeltaProxy(r, id) },
+		"on demand": func(r *rand.Rand, id string) proxy {
+			p := newDeltaProxy(r, id)
+			p.onDemand = true
+			return p
+		},
 		"state of the world": func(r *rand.Rand, id string) proxy { return newWorldProxy(r, id) },
 	}
 	for name, make := range kinds {
@@ -315,9 +366,11 @@ func changeReplicas(t *testing.T, r *rand.Rand, make func(*rand.Rand, string) pr
 	stays.connect(replicas[0])
 	moves.connect(replicas[1])
 	for range 30 {
-		switch r.IntN(3) {
+		switch r.IntN(4) {
 		case 0:
 			moves.connect(replicas[r.IntN(2)])
+		case 1:
+			[]proxy{stays, moves}[r.IntN(2)].askFor(fmt.Sprint("c", r.IntN(4)))
 		default:
 			both(mixture(r, true))
 		}
@@ -330,21 +383,10 @@ func changeReplicas(t *testing.T, r *rand.Rand, make func(*rand.Rand, string) pr
 	for range 8 {
 		wait(20 * time.Second)
 	}
-	want := map[resource.Type]map[string]string{}
-	for _, typ := range served {
-		want[typ] = map[string]string{}
-	}
-	for _, x := range last {
-		want[x.Type][x.Name] = string(x.Body)
-	}
-	for typ := range user {
-		used := (&memory{have: want}).uses(typ)
-		maps.DeleteFunc(want[typ], func(n, _ string) bool { return !slices.Contains(used, n) })
-	}
-	if diff := cmp.Diff(want, stays.has()); diff != "" {
+	if diff := cmp.Diff(due(last, stays), stays.has()); diff != "" {
 		t.Errorf("the proxy that stayed (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, moves.has()); diff != "" {
+	if diff := cmp.Diff(due(last, moves), moves.has()); diff != "" {
 		t.Errorf("the proxy that moved (-want +got):\n%s", diff)
 	}
 	for i, m := range replicas {
@@ -354,4 +396,27 @@ func changeReplicas(t *testing.T, r *rand.Rand, make func(*rand.Rand, string) pr
 			}
 		}
 	}
+}
+
+// due is what the proxy should have of a configuration in the end.
+func due(of []*resource.Resource, p proxy) map[resource.Type]map[string]string {
+	want := map[resource.Type]map[string]string{}
+	for _, typ := range served {
+		want[typ] = map[string]string{}
+	}
+	for _, x := range of {
+		if x.Type != resource.Cluster || p.needs(x) {
+			want[x.Type][x.Name] = string(x.Body)
+		}
+	}
+	for name, content := range p.untold() {
+		if want[resource.Cluster][name] == "" {
+			want[resource.Cluster][name] = content
+		}
+	}
+	for typ := range user {
+		used := (&memory{have: want}).uses(typ)
+		maps.DeleteFunc(want[typ], func(n, _ string) bool { return !slices.Contains(used, n) })
+	}
+	return want
 }

@@ -122,6 +122,7 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 			}
 		}
 		s.begin(w, r.subscribe)
+		s.choose(w)
 	}
 	for _, n := range r.subscribe {
 		if n == wildcard {
@@ -130,6 +131,7 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 		}
 		w.names.add(n)
 		s.expect(w, n)
+		s.remember(w, n)
 		if w.typ == resource.Route {
 			s.askTable(w, n)
 		}
@@ -144,6 +146,9 @@ func (s *stream) subscribeDelta(w *watch, r request) {
 		s.letGo(w, n)
 		if w.wildcard {
 			// Still covered: the client is told what holds without its own subscription.
+			if w.onDemand {
+				w.names.add(n)
+			}
 			w.due[n] = asked
 		}
 	}

@@ -25,8 +25,10 @@ type ProxyStatus struct {
 	EnvoyVersion string `json:"envoyVersion,omitempty"`
 	Protocol     string `json:"protocol"`
 	// HostsApart is true if the proxy takes virtual hosts one by one.
-	HostsApart bool      `json:"hostsApart,omitempty"`
-	Connected  time.Time `json:"connected"`
+	HostsApart bool `json:"hostsApart,omitempty"`
+	// OnDemand is true if it asks for clusters when it needs them.
+	OnDemand  bool      `json:"onDemand,omitempty"`
+	Connected time.Time `json:"connected"`
 	// Newest is what the proxy should have.
 	Newest Mark `json:"newest"`
 	// Acknowledged is the oldest mark over the types that the proxy uses.
@@ -223,6 +225,7 @@ func (s *stream) publish() {
 		EnvoyVersion: s.proxy.EnvoyVersion,
 		Protocol:     s.protocol.String(),
 		HostsApart:   s.proxy.HostsApart,
+		OnDemand:     s.proxy.OnDemand,
 		Connected:    s.connected,
 		Newest:       newest,
 		Acknowledged: newest,

@@ -66,6 +66,10 @@ type watch struct {
 	active   bool
 	wildcard bool
 	names    subscription
+	// onDemand watches have of the wildcard only what is in names: what was
+	// volunteered last, what they ask for, and what they came with.
+	onDemand    bool
+	volunteered *resource.Set
 	// tables decide what is wanted, of virtual hosts.
 	tables tables
 	// have is what a reconnecting delta client claims; nil once it is used.
@@ -116,7 +120,7 @@ func (w *watch) wants(name string) bool {
 	if w.typ == resource.VirtualHost {
 		return w.tables.has(name)
 	}
-	return w.wildcard || w.names.has(name)
+	return w.wildcard && !w.onDemand || w.names.has(name)
 }
 
 // expire marks flights late whose patience is over, and tells the newest one.

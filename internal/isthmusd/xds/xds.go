@@ -110,6 +110,7 @@ type Server struct {
 	streams    registry
 	quarantine quarantine
 	names      *names
+	history    history
 	metrics    *metrics
 	// responses that were sent, to anyone.
 	responses atomic.Uint64
