@@ -229,7 +229,28 @@ type Proxy struct {
 	// +kubebuilder:default=warning
 	// +kubebuilder:validation:Enum=trace;debug;info;warning;error;critical;off
 	LogLevel string `json:"logLevel,omitempty"`
+	// Discovery says when sidecars learn of the services that they may call: of all
+	// from the start, or of each when their application calls it first, which saves
+	// most of their memory in a large mesh. Pods have what held when they were
+	// created; the annotation isthmus.dev/discovery says otherwise for one.
+	// +optional
+	// +kubebuilder:default=Full
+	Discovery DiscoveryMode `json:"discovery,omitempty"`
 }
+
+// DiscoveryMode says when sidecars learn of services.
+//
+// +kubebuilder:validation:Enum=Full;OnDemand
+type DiscoveryMode string
+
+// The two modes.
+const (
+	// DiscoverAll: a sidecar knows every service that it may call.
+	DiscoverAll DiscoveryMode = "Full"
+	// DiscoverOnDemand: a sidecar asks for a service while the first request for it
+	// waits. While no control plane answers, such first requests fail.
+	DiscoverOnDemand DiscoveryMode = "OnDemand"
+)
 
 // Images says where images come from.
 type Images struct {

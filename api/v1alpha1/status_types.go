@@ -102,6 +102,9 @@ type Effective struct {
 	// name neither a request nor a limit of CPU.
 	// +optional
 	CPURequest *resource.Quantity `json:"cpuRequest,omitempty"`
+	// Discovery that new pods' sidecars are given.
+	// +optional
+	Discovery DiscoveryMode `json:"discovery,omitempty"`
 }
 
 // Transition is a move from one topology to another.

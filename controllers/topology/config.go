@@ -4,6 +4,7 @@
 package topology
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -39,6 +40,7 @@ func (f *Facts) config(s transition.State) (mesh.Config, error) {
 			PullSecrets: spec.Images.PullSecrets,
 			Resources:   spec.Proxy.Resources,
 			LogLevel:    spec.Proxy.LogLevel,
+			Discovery:   f.tellsDiscovery(),
 		},
 	}
 	for _, b := range spec.Egress.Bypass {
@@ -127,6 +129,20 @@ func EgressPolicy(m *v1alpha1.MeshTopology, holds transition.Kind) v1alpha1.Egre
 		return v1alpha1.AllowAny
 	}
 	return v1alpha1.RegistryOnly
+}
+
+// tellsDiscovery is the mode if proxies have to be told: each agent knows best how it
+// takes everything.
+func (f *Facts) tellsDiscovery() string {
+	if d := discovery(f.Mesh); d != v1alpha1.DiscoverAll {
+		return string(d)
+	}
+	return ""
+}
+
+// discovery is when new sidecars learn of services.
+func discovery(m *v1alpha1.MeshTopology) v1alpha1.DiscoveryMode {
+	return cmp.Or(m.Spec.Proxy.Discovery, v1alpha1.DiscoverAll)
 }
 
 func bypass(b v1alpha1.Bypass) mesh.Bypass {

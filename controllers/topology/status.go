@@ -41,6 +41,7 @@ func Status(f *Facts, p *Plan, failure error) v1alpha1.MeshTopologyStatus {
 			NamespaceSelectors: membership.Selectors(f.Mesh),
 			Registry:           f.registry(),
 			CPURequest:         new(cpuRequest()),
+			Discovery:          discovery(f.Mesh),
 		},
 		Transition: f.transition(p),
 		Gateways:   f.gateways(),

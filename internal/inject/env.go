@@ -13,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// discoveryVariable becomes node metadata, which isthmusd reads.
+const discoveryVariable = "ISTIO_META_ISTHMUS_DISCOVERY"
+
 // environment is the proxy's: where it runs, whom it belongs to, whom it asks. It
 // also rewrites what the application's containers and annotations say of probes
 // and metrics, for the agent must know what they said.
@@ -40,7 +43,12 @@ func (r *renderer) environment() ([]corev1.EnvVar, error) {
 			ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"},
 		}})
 	}
-	return appendMetadata(env, config), nil
+	if r.set.gateway {
+		return appendMetadata(env, config), nil
+	}
+	// The pod's own word, then its ProxyConfig's, then the mesh's.
+	env = appendMetadata(appendSet(env, discoveryVariable, r.set.discovery), config)
+	return appendDefault(env, discoveryVariable, r.in.cfg.Injection.Discovery), nil
 }
 
 func fromPod() []corev1.EnvVar {
@@ -147,6 +155,14 @@ func appendMetadata(env []corev1.EnvVar, config map[string]any) []corev1.EnvVar 
 		}
 	}
 	return env
+}
+
+// appendDefault adds a variable that is not there.
+func appendDefault(env []corev1.EnvVar, name, v string) []corev1.EnvVar {
+	if slices.ContainsFunc(env, func(e corev1.EnvVar) bool { return e.Name == name }) {
+		return env
+	}
+	return appendSet(env, name, v)
 }
 
 func appendSet(env []corev1.EnvVar, name, v string) []corev1.EnvVar {

@@ -207,3 +207,54 @@ func TestWarningsOfWhatHasNoEffect(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoSaysHowSidecarsDiscover: the pod's annotation counts before its
+// ProxyConfig, that before the mesh, and nobody's word is the agent's.
+func TestWhoSaysHowSidecarsDiscover(t *testing.T) {
+	t.Parallel()
+	const config = "proxy.istio.io/config"
+	for name, tc := range map[string]struct {
+		mesh        string
+		annotations map[string]string
+		want        string
+	}{
+		"nobody":                      {},
+		"the mesh":                    {mesh: "OnDemand", want: "OnDemand"},
+		"a pod":                       {annotations: map[string]string{"isthmus.dev/discovery": "OnDemand"}, want: "OnDemand"},
+		"a pod against the mesh":      {mesh: "OnDemand", annotations: map[string]string{"isthmus.dev/discovery": "Full"}, want: "Full"},
+		"a config against the mesh":   {mesh: "OnDemand", annotations: map[string]string{config: "proxyMetadata: {ISTIO_META_ISTHMUS_DISCOVERY: Tables}"}, want: "Tables"},
+		"a pod against its config":    {annotations: map[string]string{"isthmus.dev/discovery": "Full", config: "proxyMetadata: {ISTIO_META_ISTHMUS_DISCOVERY: Tables}"}, want: "Full"},
+		"a gateway, which has no say": {mesh: "OnDemand", annotations: map[string]string{"inject.istio.io/templates": "gateway"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, err := New(FromTopology(topology.Config{
+				Name: "default", Namespace: "isthmus-system", Injection: topology.Injection{Discovery: tc.mesh},
+			}, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pod := &corev1.Pod{}
+			pod.Annotations = tc.annotations
+			pod.Spec.Containers = []corev1.Container{{Name: ProxyContainer, Image: "auto"}}
+			if tc.annotations["inject.istio.io/templates"] == "" {
+				pod.Spec.Containers[0] = corev1.Container{Name: "app"}
+			}
+			res, err := in.Inject(Request{Pod: pod, Namespace: Namespace{Name: "shop", Labels: map[string]string{LabelInjection: "enabled"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, c := range append(res.Pod.Spec.InitContainers, res.Pod.Spec.Containers...) {
+				for _, e := range c.Env {
+					if e.Name == discoveryVariable {
+						got += e.Value
+					}
+				}
+			}
+			if got != tc.want {
+				t.Errorf("the proxy says %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

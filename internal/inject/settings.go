@@ -38,6 +38,8 @@ type settings struct {
 	// ready is the proxy's readiness probe.
 	ready     *corev1.Probe
 	resources corev1.ResourceRequirements
+	// discovery of the pod's own, or "".
+	discovery string
 	// traffic holds intercept's flags by name.
 	traffic map[string]string
 	// keepProbes and keepMetrics leave probes and prometheus.io annotations alone.
@@ -81,6 +83,7 @@ func parsers() map[string]parser {
 		own + "userVolumeMount":               parseMounts,
 		"prometheus.istio.io/merge-metrics":   parseMerge,
 		"proxy.istio.io/config":               parseProxyConfig,
+		"isthmus.dev/discovery":               parseDiscovery,
 		"inject.istio.io/templates":           parseTemplates,
 		traffic + "includeInboundPorts":       parsePorts("--inbound-ports", allowStar),
 		traffic + "excludeInboundPorts":       parsePorts("--exclude-inbound-ports", refuseStar),
@@ -167,6 +170,16 @@ func parseLogLevel(s *settings, v string) error {
 		return fmt.Errorf("must be one of %s", strings.Join(levels, ", "))
 	}
 	s.logLevel = v
+	return nil
+}
+
+// parseDiscovery takes the modes of spec.proxy.discovery, and whole route tables.
+func parseDiscovery(s *settings, v string) error {
+	modes := []string{"Full", "OnDemand", "Tables"}
+	if !slices.Contains(modes, v) {
+		return fmt.Errorf("must be one of %s", strings.Join(modes, ", "))
+	}
+	s.discovery = v
 	return nil
 }
 

@@ -172,6 +172,9 @@ type Injection struct {
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
 	// LogLevel of the proxy, as Envoy names levels.
 	LogLevel string `json:"logLevel,omitempty"`
+	// Discovery is what sidecars say of themselves, see docs/decisions/0012; empty means
+	// what their agent says.
+	Discovery string `json:"discovery,omitempty"`
 }
 
 // ConfigMapName is where the Config of the named topology lives.

@@ -86,6 +86,7 @@ func TestBadSpecsAreRefusedWithAReason(t *testing.T) {
 		"a CA of another kind":                   {spec: `{topology: IngressOnly, trust: {ca: {type: Vault}}}`, want: `Unsupported value`},
 		"a registry with a slash at its end":     {spec: `{topology: IngressOnly, images: {registry: "registry.example/"}}`, want: `no slash at its end`},
 		"an unknown level of logs":               {spec: `{topology: IngressOnly, proxy: {logLevel: loud}}`, want: `Unsupported value`},
+		"an unknown way of discovery":            {spec: `{topology: IngressOnly, proxy: {discovery: Lazy}}`, want: `Unsupported value`},
 		"a patch of no part":                     {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: Deployment, part: edge}, merge: {spec: {}}}]}`, want: `target.part is isthmusd, egress, or the name of one of ingress.gateways`},
 		"a patch of a policy":                    {spec: `{topology: EgressGateway, patches: [{name: a, target: {kind: NetworkPolicy, part: egress}, merge: {spec: {}}}]}`, want: `Unsupported value: "NetworkPolicy"`},
 		"a patch of rights":                      {spec: `{topology: IngressOnly, patches: [{name: a, target: {kind: RoleBinding, part: isthmusd}, merge: {spec: {}}}]}`, want: `Unsupported value: "RoleBinding"`},
