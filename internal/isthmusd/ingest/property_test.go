@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/catalog"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/generate"
@@ -25,6 +26,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
+	"github.com/isthmus-mesh/isthmus/test/envoys"
 )
 
 // TestTheSameBySmallSteps is the property that all sharing and all caching rests
@@ -48,6 +50,7 @@ func TestTheSameBySmallSteps(t *testing.T) {
 					c.Update(w.commit())
 					w.check(t, step, c)
 				}
+				w.accepted(t, c)
 			})
 		}
 	}
@@ -203,6 +206,29 @@ func (w *world) check(t *testing.T, step int, bySteps *catalog.Catalog) {
 		if diff := differing(read, inputs(s.Current())); diff != "" {
 			t.Fatalf("step %d: translation has changed its %s input:\n%s", step, name, diff)
 		}
+	}
+}
+
+// accepted holds what came of all that happened against a real Envoy.
+func (w *world) accepted(t *testing.T, c *catalog.Catalog) {
+	t.Helper()
+	for _, p := range worldProxies(w.r) {
+		state, err := c.State(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs := envoys.Resources{}
+		for k := range resource.NumTypes {
+			rs[k] = map[string]proto.Message{}
+			for _, r := range state.Sets[k].List() {
+				m, err := (&anypb.Any{TypeUrl: k.URL(), Value: r.Body}).UnmarshalNew()
+				if err != nil {
+					t.Fatal(err)
+				}
+				rs[k][r.Name] = m
+			}
+		}
+		t.Run("accepted by "+p.Name, func(t *testing.T) { envoys.Accept(t, rs) })
 	}
 }
 
