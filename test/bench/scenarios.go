@@ -75,6 +75,7 @@ func scenarios() []scenario {
 		{"storm", storm},
 		{"loads", loads},
 		{"agent", agent},
+		{"modes", modes},
 	}
 }
 
@@ -258,6 +259,41 @@ func agent(ctx context.Context, b *bench) (*result, error) {
 		out.AtRest = append(out.AtRest, soak[1:]...)
 		return nil
 	})
+}
+
+// tiny is a mesh so small that an Envoy shows nothing of it.
+const tiny = 10
+
+// modes is real sidecars in a tiny mesh and in the usual one, of either mode of
+// discovery.
+func modes(ctx context.Context, b *bench) (*result, error) {
+	out := &result{Shape: pods(b.services)}
+	for _, n := range []int{tiny, b.services} {
+		dir, err := os.MkdirTemp(b.dir, "modes-")
+		if err != nil {
+			return nil, err
+		}
+		err = inLab(ctx, lab.Options{Program: b.isthmusd, Shape: pods(n), Dir: dir}, func(l *lab.Lab) error {
+			for _, mode := range []string{"Full", "OnDemand"} {
+				a, err := l.RunAgent(ctx, b.programs, pods(n).Service(0), "ISTIO_META_ISTHMUS_DISCOVERY="+mode)
+				if err != nil {
+					return err
+				}
+				r, err := measure.Rest(a, b.rest)
+				a.Stop()
+				if err != nil {
+					return err
+				}
+				r.Services, r.Discovery = n, mode
+				out.AtRest = append(out.AtRest, r)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%d services: %w", n, err)
+		}
+	}
+	return out, nil
 }
 
 // absolute makes the programs' paths good in any directory.

@@ -52,7 +52,7 @@ func wider() []drawing {
 // other is the figures whose bars or values come of more than one step.
 func (r results) other() []figure.Figure {
 	var out []figure.Figure
-	for _, f := range []figure.Figure{r.growth(), r.known(), r.recovery(), r.answers(), r.atRest()} {
+	for _, f := range []figure.Figure{r.growth(), r.known(), r.recovery(), r.answers(), r.atRest(), r.modes()} {
 		if len(f.Panels) > 0 {
 			out = append(out, f)
 		}
@@ -133,6 +133,30 @@ func (r results) answers() figure.Figure {
 			}},
 		}
 	}
+	return f
+}
+
+// modes is what a sidecar's Envoy takes in each mode of discovery.
+func (r results) modes() figure.Figure {
+	f := figure.Figure{Name: "modes", Title: "Envoy at rest in a small mesh and a large one, by spec.proxy.discovery"}
+	d := r["modes"]
+	if d == nil {
+		return f
+	}
+	memory, start := figure.Panel{Unit: mib}, figure.Panel{Unit: "seconds of CPU since the start"}
+	few := map[string]float64{}
+	for _, x := range d.AtRest {
+		row := figure.Row{Label: fmt.Sprintf("%s, %d services", x.Discovery, x.Services), Value: x.Envoy.RSS}
+		if few[x.Discovery] == 0 {
+			few[x.Discovery] = x.Envoy.RSS
+		} else if x.Discovery == "OnDemand" {
+			row.Bar = 1.2 * few[x.Discovery]
+		}
+		memory.Rows = append(memory.Rows, row)
+		row.Value, row.Bar = x.Envoy.CPU, 0
+		start.Rows = append(start.Rows, row)
+	}
+	f.Panels = []figure.Panel{memory, start}
 	return f
 }
 

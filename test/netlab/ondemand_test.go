@@ -5,6 +5,7 @@ package netlab_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab"
@@ -104,5 +105,56 @@ func TestPodsOfBothModesTakeEachOthersPlace(t *testing.T) {
 			t.Error(err)
 		}
 		pods = append(pods, next)
+	}
+}
+
+// uncalled are services that nobody calls.
+func uncalled(n int) string {
+	var docs []string
+	for i := range n {
+		var endpoints []string
+		for e := range 10 {
+			endpoints = append(endpoints, fmt.Sprintf("{address: 10.20.%d.%d, labels: {app: s%d}}", i/25, i%25*10+e, i))
+		}
+		docs = append(docs, fmt.Sprintf(`apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: s%d}
+spec:
+  hosts: [s%d.mesh.test]
+  addresses: [10.97.%d.%d]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [%s]
+`, i, i, i/250, i%250+1, strings.Join(endpoints, ", ")))
+	}
+	return strings.Join(docs, "---\n")
+}
+
+// TestASidecarOnDemandStaysSmall: with a thousand services its memory is within a
+// fifth of that with ten.
+func TestASidecarOnDemandStaysSmall(t *testing.T) {
+	t.Parallel()
+	memory := map[string]int64{}
+	for _, n := range []int{10, 1000} {
+		lab := netlab.New(t)
+		b := lab.Pod("b")
+		lab.Apply(uncalled(n))
+		b.WantConfig(fmt.Sprintf("vhds.80/s%d.mesh.test", n-1))
+		for mode, env := range map[string]map[string]string{"Full": {}, "OnDemand": asking()} {
+			p := lab.Add(netlab.PodSpec{Name: "a-" + strings.ToLower(mode), Env: env})
+			lab.Ready() // Nobody looks at its configuration, for that takes memory too.
+			for _, url := range []string{"http://b/", "http://b:8080/", "tcp://b:9000", "grpc://b:50051", "https://b/"} {
+				if r := p.Ask(url).Start()(); !r.OK {
+					t.Errorf("%s, %d services: %s: %d %s", mode, n, url, r.Status, r.Error)
+				}
+			}
+			kib := p.ProxyMemory()
+			memory[fmt.Sprint(mode, n)] = kib
+			t.Logf("%s, %d services: Envoy has %.1f MiB", mode, n, float64(kib)/1024)
+		}
+	}
+	if small, large := memory["OnDemand10"], memory["OnDemand1000"]; large > small*12/10 {
+		t.Errorf("a thousand services: %d KiB, ten: %d KiB", large, small)
 	}
 }

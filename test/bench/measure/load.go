@@ -74,6 +74,9 @@ func Issue(ctx context.Context, l *lab.Lab, p load.Proof, n int) (*Load, error) 
 
 // AtRest is what an agent and its Envoy take.
 type AtRest struct {
+	// Services of the mesh, and how the sidecar learns of them, where that is measured.
+	Services  int     `json:"services,omitempty"`
+	Discovery string  `json:"discovery,omitempty"`
 	Rotations int     `json:"rotations"`
 	Agent     lab.Use `json:"agent"`
 	Envoy     lab.Use `json:"envoy"`
