@@ -76,7 +76,9 @@ func New(config *rest.Config) (*Client, error) {
 		if g.Group == "" {
 			of.APIPath = "/api"
 		}
-		if !g.custom {
+		if g.custom {
+			of.NegotiatedSerializer = customCodecs{codecs, c.scheme}
+		} else {
 			of.ContentType = runtime.ContentTypeProtobuf
 			of.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 		}
