@@ -23,10 +23,6 @@ import (
 // every CRD's schema.
 const discoverEvery = 5 * time.Second
 
-// longestTurn is how long the other custom kinds wait for one to be read: an API
-// server that does not get on with one of them must not keep us from all.
-const longestTurn = 5 * time.Second
-
 // Kube is a Source of an API server's objects. It keeps none of them: a watch
 // event becomes rows and is let go.
 type Kube struct {
@@ -35,13 +31,11 @@ type Kube struct {
 
 	api    *apiserver.Client
 	stores []*kubeStore
-	// turn is held by the custom kind that is read in whole.
-	turn chan struct{}
 }
 
 // NewKube returns the Source of an API server.
 func NewKube(api *apiserver.Client, c Converter, log *slog.Logger) *Kube {
-	return &Kube{Converter: c, Log: log, api: api, turn: make(chan struct{}, 1)}
+	return &Kube{Converter: c, Log: log, api: api}
 }
 
 // Attach implements Source: every kind is waited for.
@@ -94,10 +88,7 @@ func (k *Kube) watch(ctx context.Context, kd *kind, s *kubeStore) {
 	lw := cache.NewListWatchFromClient(k.api.Group(kd.group), kd.resource, ns, sel)
 	r := cache.NewReflectorWithOptions(lw, kd.new(), s, cache.ReflectorOptions{Name: "isthmusd " + kd.name})
 	for ctx.Err() == nil {
-		done := k.takeTurn(ctx, kd)
-		s.listed = done
 		err := r.ListAndWatchWithContext(ctx)
-		done()
 		if kd.custom && apierrors.IsNotFound(err) {
 			return
 		}
@@ -110,27 +101,6 @@ func (k *Kube) watch(ctx context.Context, kd *kind, s *kubeStore) {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-	}
-}
-
-// takeTurn waits until no other custom kind is read in whole. Those come as JSON,
-// and their objects are large until rows are made of them: to have all of them at
-// once would take more memory than all that is ever kept of them. done ends the
-// turn, at the latest after longestTurn; it may be called more than once.
-func (k *Kube) takeTurn(ctx context.Context, kd *kind) (done func()) {
-	if !kd.custom {
-		return func() {}
-	}
-	select {
-	case <-ctx.Done():
-		return func() {}
-	case k.turn <- struct{}{}:
-	}
-	end := sync.OnceFunc(func() { <-k.turn })
-	late := time.AfterFunc(longestTurn, end)
-	return func() {
-		late.Stop()
-		end()
 	}
 }
 
@@ -156,8 +126,6 @@ type kubeStore struct {
 	queue     *Queue
 	synced    func()
 	known     map[ID]struct{}
-	// listed is called when all objects were delivered; nil for nothing to do.
-	listed func()
 	// understood is set once an object said something.
 	understood bool
 }
@@ -225,9 +193,6 @@ func (s *kubeStore) Replace(list []any, _ string) error {
 	s.queue.Set(batch)
 	s.queue.Report("watch of "+s.kind.name, "")
 	s.settle()
-	if s.listed != nil {
-		s.listed()
-	}
 	return nil
 }
 
