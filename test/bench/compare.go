@@ -54,7 +54,7 @@ func runCompare(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	tree := filepath.Join(tmp, "tree")
 	if err := quietly(ctx, ".", "git", "worktree", "add", "--detach", "--quiet", tree, *ref); err != nil {
 		return err

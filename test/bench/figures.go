@@ -36,7 +36,7 @@ func runFigures(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	b.dir = tmp
 	if err := b.absolute(); err != nil {
 		return err

@@ -49,7 +49,7 @@ func inLab(ctx context.Context, o lab.Options, f func(*lab.Lab) error) error {
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		o.Dir = dir
 	}
 	l, err := lab.New(o)

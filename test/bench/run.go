@@ -47,7 +47,7 @@ func runSteps(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		o.Dir = dir
 	}
 	out, err := steer(ctx, o, strings.Split(*steps, ","))

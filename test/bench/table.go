@@ -20,7 +20,6 @@ func peak(s *measure.Step, _ int) float64 { return s.After.Peak }
 
 func refused(s *measure.Step, _ int) float64 { return float64(s.Refused) }
 
-func p50(s *measure.Step, _ int) float64 { return s.Seconds.P50 }
 func p99(s *measure.Step, _ int) float64 { return s.Seconds.P99 }
 
 // sent is the bytes that come to each proxy for each change.

@@ -120,7 +120,7 @@ func filterWithoutAsking(t *testing.T, listener string, a *anypb.Any) *anypb.Any
 	default:
 		return a
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m.(proto.Message))
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,7 @@ func (l *Lab) Close() {
 		l.control.Stop()
 	}
 	if l.server != nil {
-		l.server.Close()
+		_ = l.server.Close()
 	}
 }
 

@@ -175,13 +175,12 @@ func (s *splitter) step(p []byte, field func(protowire.Number, []byte) error) (i
 	if n < 0 {
 		return 0, s.unfinished(p)
 	}
-	size := n
 	if typ == protowire.BytesType {
 		length, m := protowire.ConsumeVarint(p[n:])
 		if m < 0 {
 			return 0, s.unfinished(p)
 		}
-		size = n + m + int(length)
+		size := n + m + int(length)
 		if size > int(s.left) {
 			return 0, errWire
 		}
