@@ -44,8 +44,10 @@ func scaled(t *testing.T) {
 	}
 	kind := appsv1.SchemeGroupVersion.WithKind("Deployment")
 	err := env.Kube.Await(t.Context(), kind, env.Namespace, gateway, settle, func(o *unstructured.Unstructured) (bool, string) {
+		asked, _, _ := unstructured.NestedInt64(o.Object, "spec", "replicas")
 		ready, _, _ := unstructured.NestedInt64(o.Object, "status", "readyReplicas")
-		return ready == 2, fmt.Sprintf("%d pods are ready", ready)
+		// A rollout of one pod may have two that are ready.
+		return asked == 2 && ready == 2, fmt.Sprintf("%d pods are asked for, %d are ready", asked, ready)
 	})
 	if err != nil {
 		t.Fatal(err)
