@@ -76,13 +76,13 @@ func parts(root string) []part {
 		{name: "unit", race: true, packages: []string{"./api/...", "./cmd/...", "./controllers/...", "./internal/...", "./charts/...",
 			"./test/arch/...", "./test/contract/...", "./test/simulation/...", "./test/suite/...", "./test/netlab/probe/...", "./test/bench/swarm/..."}},
 		{name: "cluster", dir: "test/cluster", flags: []string{"timeout=30m"}, packages: []string{"./cmd/...", "./internal/...", "./acceptance/..."}, waits: true},
+		{name: "envtest", race: true, flags: []string{"timeout=30m"}, packages: []string{"./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root)},
 		// Without a package named, go test shows what the tests print: the tally of rejections.
 		{name: "netlab", dir: "test/netlab", race: true, flags: []string{"timeout=20m"}},
 		// It prints what it measured, and fails only on what is wrong.
 		{name: "bench", dir: "test/bench"},
 		{name: "mutation", packages: []string{"./test/mutation/..."}},
 		{name: "e2e", flags: []string{"timeout=30m", "parallel=16"}, packages: []string{"./test/e2e"}, waits: true},
-		{name: "envtest", race: true, packages: []string{"./test/envtest/...", "./internal/isthmusd"}, env: []string{assets}, prepare: link(root), waits: true},
 		{name: "e2e-full", flags: []string{"timeout=40m", "v"}, packages: []string{"./test/e2e/full"}, asked: true, waits: true},
 	}
 }

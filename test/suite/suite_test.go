@@ -91,7 +91,7 @@ func TestPartsPrintWholeLines(t *testing.T) {
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	for want, names := range map[string][]string{
-		"unit cluster netlab bench mutation e2e envtest": nil,
+		"unit cluster envtest netlab bench mutation e2e": nil,
 		"cluster e2e-full": {"e2e-full", "cluster"},
 	} {
 		got, err := choose(parts("/"), names)
