@@ -112,8 +112,9 @@ func (c *Call) compare(r probe.Result, w *world, wait time.Duration) error {
 		return err
 	}
 	var hops []probe.Hop
+	trail := c.pod.lab.trail(r)
 	err = await(wait, func() error {
-		hops = c.pod.lab.hops(r)
+		hops = trail()
 		if slices.ContainsFunc(fitting, func(j simulation.Journey) bool { return sameWay(j, hops) }) {
 			return nil
 		}

@@ -22,8 +22,9 @@ import (
 func (l *Lab) Hop(r probe.Result) probe.Hop {
 	l.t.Helper()
 	var hops []probe.Hop
+	trail := l.trail(r)
 	l.must(await(patience, func() error {
-		if hops = l.hops(r); len(hops) == 0 {
+		if hops = trail(); len(hops) == 0 {
 			return fmt.Errorf("no proxy has noted a connection from %s", r.Local)
 		}
 		return nil
@@ -34,17 +35,24 @@ func (l *Lab) Hop(r probe.Result) probe.Hop {
 // hops are what proxies have noted of a request so far, in its order. A connection
 // that is kept for others is noted when it ends, so it may be missing. Within a
 // proxy, connections have no ports to tell them by: requests are found by their ID
-// alone, tunnels by where they lead, and bytes not at all.
-func (l *Lab) hops(r probe.Result) []probe.Hop {
+// alone, tunnels by where they lead, and bytes not at all. Seen tells from where
+// else a proxy may have seen a connection come.
+func (l *Lab) hops(r probe.Result, seen func(from, to string) string) []probe.Hop {
 	var out []probe.Hop
 	all := l.noted()
 	from, to := r.Local, r.Remote
 	for {
 		id := requestID(out)
-		h, ok := last(all, func(h probe.Hop) bool {
-			// Proxies keep connections among themselves: one before may have used this one.
-			return h.Downstream == from && h.Original == to && (h.ID == id || h.ID == "" || id == "")
-		})
+		come := func(from string) func(probe.Hop) bool {
+			return func(h probe.Hop) bool {
+				// Proxies keep connections among themselves: one before may have used this one.
+				return h.Downstream == from && h.Original == to && (h.ID == id || h.ID == "" || id == "")
+			}
+		}
+		h, ok := last(all, come(from))
+		if !ok {
+			h, ok = last(all, come(seen(from, to)))
+		}
 		if !ok && len(out) > 0 {
 			h, ok = last(all, beyond(out))
 		}

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/isthmus-mesh/isthmus/test/netlab/probe"
 )
@@ -137,8 +136,9 @@ func (q question) checkHops(l *Lab, r probe.Result) error {
 	if q.Cluster == "" && q.Flags == "" && q.Mutual == nil && q.Protocol == "" && q.Keepalive == "" {
 		return nil
 	}
-	return await(2*time.Second, func() error {
-		hops := l.hops(r)
+	trail := l.trail(r)
+	return await(noted, func() error {
+		hops := trail()
 		if len(hops) == 0 {
 			return fmt.Errorf("no proxy has noted a connection from %s", r.Local)
 		}
