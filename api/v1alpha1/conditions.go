@@ -88,8 +88,10 @@ const (
 	// LabelEnforced is on member namespaces while the wall stands there, with the
 	// topology's name; written by the operator, and refused to everybody else.
 	LabelEnforced = "isthmus.dev/enforced"
-	// AnnotationReplicas records the replicas that the operator wrote last.
+	// AnnotationReplicas is the replicas that the spec asks for.
 	AnnotationReplicas = "isthmus.dev/replicas"
+	// AnnotationReplicasWritten is those that the operator wrote last.
+	AnnotationReplicasWritten = "isthmus.dev/replicas-written"
 	// AnnotationFingerprint and AnnotationNotAfter describe a root certificate.
 	AnnotationFingerprint = "isthmus.dev/root-fingerprint"
 	AnnotationNotAfter    = "isthmus.dev/ca-not-after"

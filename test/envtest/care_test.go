@@ -123,6 +123,8 @@ func TestReplicasBelongToWhoScales(t *testing.T) {
 	scale(gateway, 3)
 	scale(isthmusd, 4)
 	m.restsWithoutWrites()
+	m.repairs(gateway)
+	m.restsWithoutWrites()
 	replicas(gateway, 3)
 	replicas(isthmusd, 4)
 	m.edit(func(s *v1alpha1.MeshTopologySpec) {
@@ -131,6 +133,23 @@ func TestReplicasBelongToWhoScales(t *testing.T) {
 	replicas(gateway, 2)
 	replicas(isthmusd, 4)
 	m.leavesNothing()
+}
+
+// repairs takes a label from a Deployment and waits until it is back.
+func (m *mesh) repairs(name string) {
+	m.t.Helper()
+	d := read(m, m.own, name, &appsv1.Deployment{})
+	was := d.DeepCopy()
+	d.Labels[v1alpha1.LabelTopology] = "another"
+	if err := m.admin.Patch(m.t.Context(), d, client.MergeFrom(was)); err != nil {
+		m.t.Fatal(err)
+	}
+	eventually(m.t, "label of "+name, func() error {
+		if got := read(m, m.own, name, &appsv1.Deployment{}).Labels[v1alpha1.LabelTopology]; got != m.name {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
 }
 
 func TestSuspendedTopologyIsLeftAlone(t *testing.T) {

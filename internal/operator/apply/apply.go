@@ -130,7 +130,7 @@ func (a *Applier) one(ctx context.Context, desired *unstructured.Unstructured) (
 	// What was applied, not what the write of replicas answers: somebody's edit that
 	// came between the two would be taken for ours.
 	applied := record{desired: hash, owned: ownedHash(sent), uid: sent.GetUID(), resourceVersion: sent.GetResourceVersion()}
-	if err := a.replicas(ctx, live, desired, sent); err != nil {
+	if err := a.replicas(ctx, desired, sent); err != nil {
 		return "", err
 	}
 	a.remember(ref, applied)

@@ -4,12 +4,10 @@
 package apply
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 )
 
-// replicasManager owns spec.replicas until somebody else scales.
+// replicasManager writes spec.replicas until somebody else scales.
 const replicasManager = "isthmus-operator-replicas"
 
 // Autoscaled marks, at the end of the annotation's value, a number that an
@@ -26,31 +24,18 @@ const Autoscaled = "+"
 
 // replicas writes spec.replicas of an object whose annotation asks for a number:
 // once after creation, and when the number in the spec changed; never because the
-// live number did, so that an autoscaler and a person can own it.
-func (a *Applier) replicas(ctx context.Context, before metav1.Object, desired, applied *unstructured.Unstructured) error {
-	want := desired.GetAnnotations()[v1alpha1.AnnotationReplicas]
-	if want == "" {
+// live number did, so that an autoscaler and a person can own it. What was written
+// is noted in the same write. Who owns the field would not tell: a server forgets
+// that somebody scaled when the object is applied again.
+func (a *Applier) replicas(ctx context.Context, desired, applied *unstructured.Unstructured) error {
+	want, written := desired.GetAnnotations()[v1alpha1.AnnotationReplicas], applied.GetAnnotations()[v1alpha1.AnnotationReplicasWritten]
+	if want == "" || written == want || written != "" && strings.HasSuffix(want, Autoscaled) {
 		return nil
 	}
-	asked := before != nil && before.GetAnnotations()[v1alpha1.AnnotationReplicas] == want
-	owned := ownsReplicas(applied)
-	if owned && (asked || strings.HasSuffix(want, Autoscaled)) {
-		return nil
-	}
-	patch := fmt.Appendf(nil, `{"spec":{"replicas":%s}}`, strings.TrimSuffix(want, Autoscaled))
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}},"spec":{"replicas":%s}}`,
+		v1alpha1.AnnotationReplicasWritten, want, strings.TrimSuffix(want, Autoscaled))
 	if err := a.client.Patch(ctx, applied, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(replicasManager)); err != nil {
 		return fmt.Errorf("set replicas: %w", err)
 	}
 	return nil
-}
-
-// ownsReplicas tells whether anybody ever wrote spec.replicas; a default has no owner.
-func ownsReplicas(o metav1.Object) bool {
-	for _, m := range o.GetManagedFields() {
-		if m.FieldsV1 != nil && bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:replicas"`)) &&
-			(m.Subresource == "scale" || bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:spec"`))) {
-			return true
-		}
-	}
-	return false
 }
