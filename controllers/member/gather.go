@@ -17,8 +17,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/guard"
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
 	outcome "github.com/isthmus-mesh/isthmus/internal/operator/reconcile"
-	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -81,10 +81,10 @@ func (r *Reconciler) gatherMesh(ctx context.Context, f *Facts) error {
 	if f.Published, f.State, err = published(data); err != nil {
 		return fmt.Errorf("the mesh's configuration: %w", err)
 	}
-	if data, err = read(revision.RootConfigMap(f.Mesh.Name)); err != nil {
+	if data, err = read(topology.RootConfigMapName(f.Mesh.Name)); err != nil {
 		return fmt.Errorf("read the mesh's root: %w", err)
 	}
-	f.Root = data[revision.RootKey]
+	f.Root = data[pki.KeyRoot]
 	if f.Guarded, err = r.guarded(ctx, f.Mesh); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/policy"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -96,8 +97,8 @@ func Decide(f *Facts) (*Plan, error) {
 	if f.Root != "" {
 		p.Objects = append(p.Objects, &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "v1", "kind": "ConfigMap",
-			"metadata": map[string]any{"name": revision.RootConfigMap(f.Mesh.Name), "namespace": f.Namespace.Name},
-			"data":     map[string]any{revision.RootKey: f.Root},
+			"metadata": map[string]any{"name": topology.RootConfigMapName(f.Mesh.Name), "namespace": f.Namespace.Name},
+			"data":     map[string]any{pki.KeyRoot: f.Root},
 		}})
 	}
 	if f.State.Walls() && f.walled() {

@@ -249,7 +249,7 @@ func (r *Reconciler) removeTrust(ctx context.Context, f *Facts) error {
 	in := func(kind schema.GroupVersionKind, name string) apply.Ref {
 		return apply.Ref{GVK: kind, NamespacedName: types.NamespacedName{Namespace: f.Mesh.Spec.Namespace, Name: name}}
 	}
-	changes, err := r.Applier.Delete(ctx, in(configMapKind, revision.RootConfigMap(f.Mesh.Name)))
+	changes, err := r.Applier.Delete(ctx, in(configMapKind, mesh.RootConfigMapName(f.Mesh.Name)))
 	logChanges(ctx, changes)
 	if err != nil || f.Mesh.Spec.Uninstall.CA != v1alpha1.Delete {
 		return err

@@ -28,6 +28,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/operator/transition"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
 	mesh "github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -187,11 +188,11 @@ func (r *Reconciler) gatherParts(ctx context.Context, f *Facts) error {
 
 func (r *Reconciler) gatherTrust(ctx context.Context, f *Facts) error {
 	var cm corev1.ConfigMap
-	key := client.ObjectKey{Namespace: f.Mesh.Spec.Namespace, Name: revision.RootConfigMap(f.Mesh.Name)}
+	key := client.ObjectKey{Namespace: f.Mesh.Spec.Namespace, Name: mesh.RootConfigMapName(f.Mesh.Name)}
 	if err := r.Client.Get(ctx, key, &cm); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	f.Trust.Root = cm.Data[revision.RootKey]
+	f.Trust.Root = cm.Data[pki.KeyRoot]
 	f.Trust.Fingerprint = cm.Annotations[v1alpha1.AnnotationFingerprint]
 	f.Trust.Reason, f.Trust.Problem, _ = strings.Cut(cm.Annotations[v1alpha1.AnnotationProblem], ": ")
 	// An unreadable time is shown as none.

@@ -9,10 +9,8 @@ package trust
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +28,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/reconcile"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
 // Access tells whether the operator may already work in a namespace.
@@ -122,11 +121,11 @@ func (r *Reconciler) gather(ctx context.Context, m *v1alpha1.MeshTopology) (fact
 		return f, fmt.Errorf("read Secret %s: %w", key, err)
 	}
 	var cm corev1.ConfigMap
-	key.Name = revision.RootConfigMap(m.Name)
+	key.Name = topology.RootConfigMapName(m.Name)
 	if err := r.Live.Get(ctx, key, &cm); client.IgnoreNotFound(err) != nil {
 		return f, fmt.Errorf("read ConfigMap %s: %w", key, err)
 	}
-	f.root, f.notes = cm.Data[revision.RootKey], cm.Annotations
+	f.root, f.notes = cm.Data[pki.KeyRoot], cm.Annotations
 	return f, nil
 }
 
@@ -171,7 +170,7 @@ func decide(f facts, m *v1alpha1.MeshTopology, now time.Time) (u *unstructured.U
 		notes[v1alpha1.AnnotationProblem] = problem
 	default:
 		root = string(bundle.RootPEM())
-		notes[v1alpha1.AnnotationFingerprint] = fingerprint(bundle.Roots()[0])
+		notes[v1alpha1.AnnotationFingerprint] = pki.Fingerprint(bundle.Roots()[0])
 		notes[v1alpha1.AnnotationNotAfter] = bundle.NotAfter().UTC().Format(time.RFC3339)
 	}
 	if root == "" {
@@ -186,7 +185,7 @@ func decide(f facts, m *v1alpha1.MeshTopology, now time.Time) (u *unstructured.U
 // load is the CA in the Secret, if it goes on with what is published.
 func load(f facts, m *v1alpha1.MeshTopology, now time.Time) (*pki.Bundle, string) {
 	secret := m.Spec.Namespace + "/" + revision.CASecret(m.Name)
-	afresh := fmt.Sprintf("to begin with another root, delete ConfigMap %s/%s and start all pods of the mesh anew", m.Spec.Namespace, revision.RootConfigMap(m.Name))
+	afresh := fmt.Sprintf("to begin with another root, delete ConfigMap %s/%s and start all pods of the mesh anew", m.Spec.Namespace, topology.RootConfigMapName(m.Name))
 	if f.secret == nil {
 		return nil, fmt.Sprintf("%s: Secret %s with the mesh's key is gone; proxies keep their certificates until they end, new ones cannot be signed for long: restore the Secret; or, %s",
 			v1alpha1.ReasonLost, secret, afresh)
@@ -197,22 +196,15 @@ func load(f facts, m *v1alpha1.MeshTopology, now time.Time) (*pki.Bundle, string
 	}
 	if f.root != "" && !f.knows(bundle.Roots()) {
 		return nil, fmt.Sprintf("%s: Secret %s holds another root (%.16s) than the published one (%.16s): what it signs is not trusted by running proxies; restore the Secret; or, %s",
-			v1alpha1.ReasonRootChanged, secret, fingerprint(bundle.Roots()[0]), f.notes[v1alpha1.AnnotationFingerprint], afresh)
+			v1alpha1.ReasonRootChanged, secret, pki.Fingerprint(bundle.Roots()[0]), f.notes[v1alpha1.AnnotationFingerprint], afresh)
 	}
 	return bundle, ""
 }
 
-// knows tells whether one of these roots is published: then who trusts what is
-// published goes on to be understood. The fingerprint counts as well, so that
-// whoever edits the text of the root does not take the CA away.
+// knows tells whether one of these roots is what the record says.
 func (f facts) knows(roots []*x509.Certificate) bool {
-	published, err := pki.ParseCertificates([]byte(f.root))
-	return slices.ContainsFunc(roots, func(r *x509.Certificate) bool {
-		return err == nil && slices.ContainsFunc(published, r.Equal) || fingerprint(r) == f.notes[v1alpha1.AnnotationFingerprint]
-	})
+	return pki.ReadPublished([]byte(f.root), f.notes[v1alpha1.AnnotationFingerprint]).Knows(roots)
 }
-
-func fingerprint(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Raw)) }
 
 // RootConfigMap is the ConfigMap from which pods of a namespace read the root
 // certificate; it goes with the MeshTopology.
@@ -220,11 +212,11 @@ func RootConfigMap(m *v1alpha1.MeshTopology, namespace, root string) *unstructur
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{
-			"name": revision.RootConfigMap(m.Name), "namespace": namespace,
+			"name": topology.RootConfigMapName(m.Name), "namespace": namespace,
 			"ownerReferences": []any{map[string]any{
 				"apiVersion": v1alpha1.GroupVersion.String(), "kind": "MeshTopology", "name": m.Name, "uid": string(m.UID),
 			}},
 		},
-		"data": map[string]any{revision.RootKey: root},
+		"data": map[string]any{pki.KeyRoot: root},
 	}}
 }

@@ -28,6 +28,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/operator/membership"
 	"github.com/isthmus-mesh/isthmus/internal/operator/reconcile"
 	"github.com/isthmus-mesh/isthmus/internal/operator/revision"
+	"github.com/isthmus-mesh/isthmus/internal/pki"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
 // Prober asks a webhook whether it answers.
@@ -86,7 +88,7 @@ func (r *Reconciler) gather(ctx context.Context, m *v1alpha1.MeshTopology) (*Fac
 		return nil, fmt.Errorf("list MeshTopologies: %w", err)
 	}
 	var cm corev1.ConfigMap
-	key := client.ObjectKey{Namespace: m.Spec.Namespace, Name: revision.RootConfigMap(m.Name)}
+	key := client.ObjectKey{Namespace: m.Spec.Namespace, Name: topology.RootConfigMapName(m.Name)}
 	if err := r.Client.Get(ctx, key, &cm); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
@@ -95,7 +97,7 @@ func (r *Reconciler) gather(ctx context.Context, m *v1alpha1.MeshTopology) (*Fac
 	if err != nil {
 		return nil, err
 	}
-	return &Facts{Mesh: m, Never: append(never, contested...), Root: []byte(cm.Data[revision.RootKey])}, nil
+	return &Facts{Mesh: m, Never: append(never, contested...), Root: []byte(cm.Data[pki.KeyRoot])}, nil
 }
 
 // contested lists namespaces that the mesh selects and another one has: only the

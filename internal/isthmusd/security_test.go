@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ca"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
 )
@@ -87,10 +88,10 @@ func TestAChangedCAIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := fingerprint(first.Roots()[0])
-	record := func(root []byte, print string) *published {
+	own := pki.Fingerprint(first.Roots()[0])
+	record := func(root []byte, print string) *pki.Published {
 		return publishedBy(&corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{fingerprintKey: print}}, Data: map[string]string{pki.KeyRoot: string(root)},
+			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationFingerprint: print}}, Data: map[string]string{pki.KeyRoot: string(root)},
 		})
 	}
 	made, err := pki.NewRoot(pki.RootOptions{Organization: "other", Validity: pki.Validity{Now: time.Now()}})
@@ -105,7 +106,7 @@ func TestAChangedCAIsTakenOver(t *testing.T) {
 	broken[pki.KeyPrivate] = []byte("no key")
 	tests := map[string]struct {
 		data        map[string][]byte
-		published   *published
+		published   *pki.Published
 		wantChanged bool
 		wantErr     bool
 	}{

@@ -5,71 +5,50 @@ package isthmusd
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/api/v1alpha1"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ca"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/lifecycle"
 	"github.com/isthmus-mesh/isthmus/internal/pki"
+	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
-// fingerprintKey is where the operator notes the root's fingerprint beside its text.
-const fingerprintKey = "isthmus.dev/root-fingerprint"
-
-// published is what proxies trust, by the operator's record; nil where nothing is
-// recorded: a mesh that begins, or one that is to begin anew.
-type published struct {
-	roots       []*x509.Certificate
-	fingerprint string
-}
-
 func (d *Daemon) rootKey() model.Key {
-	return model.Key{Namespace: d.cfg.Topology.Namespace, Name: "isthmus-ca-root-" + d.cfg.Topology.Name}
+	return model.Key{Namespace: d.cfg.Topology.Namespace, Name: topology.RootConfigMapName(d.cfg.Topology.Name)}
 }
 
-// publishedBy reads the record. A text that cannot be read is no root: then only the
-// fingerprint tells.
-func publishedBy(record *corev1.ConfigMap) *published {
+// publishedBy reads the operator's record of what proxies trust; nil where nothing is
+// recorded: a mesh that begins, or one that is to begin anew.
+func publishedBy(record *corev1.ConfigMap) *pki.Published {
 	if record == nil {
 		return nil
 	}
-	roots, err := pki.ParseCertificates([]byte(record.Data[pki.KeyRoot]))
-	if err != nil {
-		roots = nil
-	}
-	return &published{roots: roots, fingerprint: record.Annotations[fingerprintKey]}
+	return pki.ReadPublished([]byte(record.Data[pki.KeyRoot]), record.Annotations[v1alpha1.AnnotationFingerprint])
 }
-
-func (p *published) knows(c *x509.Certificate) bool {
-	return slices.ContainsFunc(p.roots, c.Equal) || fingerprint(c) == p.fingerprint
-}
-
-func fingerprint(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Raw)) }
 
 // trusted is the CA in a Secret's data, if what it signs is trusted: a root that
 // somebody put in the place of the mesh's signs nothing.
-func trusted(data map[string][]byte, p *published, now time.Time) (*pki.Bundle, error) {
+func trusted(data map[string][]byte, p *pki.Published, now time.Time) (*pki.Bundle, error) {
 	b, err := pki.Load(data, now)
 	if err != nil {
 		return nil, err
 	}
-	if p != nil && !slices.ContainsFunc(b.Roots(), p.knows) {
+	if p != nil && !p.Knows(b.Roots()) {
 		return nil, fmt.Errorf("it holds another root (%.16s) than the published one (%.16s), which proxies trust: restore the Secret, or delete the ConfigMap with the published root to begin anew",
-			fingerprint(b.Roots()[0]), p.fingerprint)
+			pki.Fingerprint(b.Roots()[0]), p.Fingerprint)
 	}
 	return b, nil
 }
 
 // takeCA swaps the CA for the one in a Secret's data if it is another and trusted.
-func takeCA(a *ca.Authority, data map[string][]byte, p *published, now time.Time) (changed bool, err error) {
+func takeCA(a *ca.Authority, data map[string][]byte, p *pki.Published, now time.Time) (changed bool, err error) {
 	b, err := trusted(data, p, now)
 	if err != nil || b.Equal(a.Bundle()) {
 		return false, err
@@ -83,7 +62,7 @@ type follower struct {
 	d      *Daemon
 	mu     sync.Mutex
 	data   map[string][]byte
-	record *published
+	record *pki.Published
 	heard  bool // of the record
 }
 

@@ -180,6 +180,10 @@ type Injection struct {
 // ConfigMapName is where the Config of the named topology lives.
 func ConfigMapName(name string) string { return "isthmus-" + name }
 
+// RootConfigMapName holds the root certificate of the named topology under
+// pki.KeyRoot, in the control plane's namespace and in every member.
+func RootConfigMapName(name string) string { return "isthmus-ca-root-" + name }
+
 // Marshal renders the Config as the YAML of ConfigKey.
 func (c Config) Marshal() (string, error) {
 	b, err := yaml.Marshal(c)

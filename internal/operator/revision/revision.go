@@ -32,13 +32,6 @@ const Egress = "egress"
 // CASecret holds the signing key.
 func CASecret(topology string) string { return "isthmus-ca-" + topology }
 
-// RootConfigMap holds the root certificate, in the control plane's namespace and
-// in every member.
-func RootConfigMap(topology string) string { return "isthmus-ca-root-" + topology }
-
-// RootKey is the key of the root certificate in RootConfigMap.
-const RootKey = "root-cert.pem"
-
 // Injector is the MutatingWebhookConfiguration.
 func Injector(topology string) string { return "isthmus-injector-" + topology }
 
