@@ -115,10 +115,14 @@ func failure(value string, flags ...string) *hcmv3.ResponseMapper {
 	}
 }
 
+func (p *packer) httpFilter(name string, m proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}}
+}
+
 func (p *packer) httpFilters(h *ir.HTTP) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	add := func(name string, m proto.Message) {
-		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+		out = append(out, p.httpFilter(name, m))
 	}
 	if h.OnDemand {
 		// First of all: filters before it would not see the route's configuration of the

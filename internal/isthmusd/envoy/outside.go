@@ -20,7 +20,7 @@ import (
 func (p *packer) clusterFilters(c ir.Cluster) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	add := func(name string, m proto.Message) {
-		out = append(out, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.any(m)}})
+		out = append(out, p.httpFilter(name, m))
 	}
 	if c.Outside {
 		add(rbacFilter, p.outsideOnly())

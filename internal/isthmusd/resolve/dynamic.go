@@ -33,16 +33,7 @@ func bySNI(svc *model.Service, p model.Port) bool { return lookedUp(svc) && p.Pr
 
 // dynamicOf finds the destination that such a name stands for.
 func (s *scope) dynamicOf(name string) (destination, bool) {
-	rest, ok := strings.CutPrefix(name, dynamicPrefix)
-	if !ok {
-		return destination{}, false
-	}
-	k, ok := parseOutbound(rest)
-	if !ok {
-		return destination{}, false
-	}
-	d, ok := s.destination(k)
-	return d, ok && bySNI(d.svc, d.port)
+	return s.behind(dynamicPrefix, name, bySNI)
 }
 
 // dynamicListener looks the server name up, if it is one of the entry's.

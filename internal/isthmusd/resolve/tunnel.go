@@ -53,7 +53,13 @@ func inners(s *scope) []string {
 
 // tunnelOf finds the destination that a tunnel's name stands for.
 func (s *scope) tunnelOf(name string) (destination, bool) {
-	rest, ok := strings.CutPrefix(name, tunnelPrefix)
+	return s.behind(tunnelPrefix, name, tunnelled)
+}
+
+// behind finds the destination of an inner listener or cluster: its name is the
+// prefix of its sort and the name of the cluster that leads there.
+func (s *scope) behind(prefix, name string, sort func(*model.Service, model.Port) bool) (destination, bool) {
+	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {
 		return destination{}, false
 	}
@@ -62,7 +68,7 @@ func (s *scope) tunnelOf(name string) (destination, bool) {
 		return destination{}, false
 	}
 	d, ok := s.destination(k)
-	return d, ok && tunnelled(d.svc, d.port)
+	return d, ok && sort(d.svc, d.port)
 }
 
 // tunnelListener asks the gateway for the address that was dialled.
