@@ -22,22 +22,18 @@ func TestMain(m *testing.M) {
 // TestCases runs every case in testdata.
 func TestCases(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
-			t.Parallel()
-			netlab.Run(t, f, map[string]string{})
-		})
-	}
+	runCases(t, map[string]string{})
 }
 
 // TestCasesOnDemand runs all of them with proxies that ask for clusters when they
 // need them.
 func TestCasesOnDemand(t *testing.T) {
 	t.Parallel()
+	runCases(t, asking())
+}
+
+// runCases runs every case with this in the environment of its proxies.
+func runCases(t *testing.T, environment map[string]string) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases: %v", err)
@@ -45,7 +41,7 @@ func TestCasesOnDemand(t *testing.T) {
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
 			t.Parallel()
-			netlab.Run(t, f, asking())
+			netlab.Run(t, f, environment)
 		})
 	}
 }

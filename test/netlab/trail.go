@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,28 +38,29 @@ func (l *Lab) trail(r probe.Result) func() []probe.Hop {
 // translated is from where the connection comes by the tables of the machines at
 // its ends, if one of them made another of its port.
 func (l *Lab) translated(from, to string) string {
-	source, port, err := net.SplitHostPort(from)
+	source, err := netip.ParseAddrPort(from)
 	if err != nil {
 		return from
 	}
-	target, targetPort, err := net.SplitHostPort(to)
+	target, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return from
 	}
 	family := "ipv4"
-	if strings.Contains(source, ":") {
+	if source.Addr().Is6() {
 		family = "ipv6"
 	}
 	for _, p := range l.pods {
-		at := func(ip netip.Addr) bool { return ip.String() == source || ip.String() == target }
-		if !slices.ContainsFunc(p.addresses(), at) {
+		if !p.has(source.Addr()) && !p.has(target.Addr()) {
 			continue
 		}
 		out, err := run(l.t.Context(), p.space, program{name: "conntrack", uid: uidRoot, args: []string{
-			"conntrack", "-L", "-f", family, "-p", "tcp", "-s", source, "--sport", port, "-d", target, "--dport", targetPort,
+			"conntrack", "-L", "-f", family, "-p", "tcp",
+			"-s", source.Addr().String(), "--sport", strconv.Itoa(int(source.Port())),
+			"-d", target.Addr().String(), "--dport", strconv.Itoa(int(target.Port())),
 		}})
 		l.must(err)
-		if came, ok := answered(string(out), source); ok && came != from {
+		if came, ok := answered(string(out), source.Addr().String()); ok && came != from {
 			return came
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/ingest"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/model"
 	"github.com/isthmus-mesh/isthmus/internal/isthmusd/resource"
+	"github.com/isthmus-mesh/isthmus/internal/isthmusd/snapshot"
 	"github.com/isthmus-mesh/isthmus/internal/topology"
 )
 
@@ -28,6 +29,29 @@ import (
 // for endpoints, and for the end of hosts.
 func TestOnDemandIsFullButForTheAsking(t *testing.T) {
 	t.Parallel()
+	eachSidecar(t, func(t *testing.T, name string, snap *snapshot.Snapshot, p *model.Proxy) {
+		full := *p
+		full.HostsApart = true
+		asking := full
+		asking.OnDemand = true
+		want, got := generateAll(t, snap, &full), generateAll(t, snap, &asking)
+		for kind := range got {
+			for name, m := range got[kind] {
+				got[kind][name] = withoutAsking(t, m)
+			}
+			for name, m := range want[kind] {
+				want[kind][name] = withoutWaiting(m)
+			}
+		}
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
+			t.Errorf("(-full +on demand):\n%s", d)
+		}
+	})
+}
+
+// eachSidecar runs a test for each sidecar of the golden cases, by the case's name.
+func eachSidecar(t *testing.T, test func(t *testing.T, name string, snap *snapshot.Snapshot, p *model.Proxy)) {
+	t.Helper()
 	for name, tc := range cases(t) {
 		for proxy, p := range tc.proxies {
 			if p.Type != "sidecar" {
@@ -35,22 +59,7 @@ func TestOnDemandIsFullButForTheAsking(t *testing.T) {
 			}
 			t.Run(name+"/"+proxy, func(t *testing.T) {
 				t.Parallel()
-				full := *p
-				full.HostsApart = true
-				asking := full
-				asking.OnDemand = true
-				want, got := generateAll(t, tc.snap, &full), generateAll(t, tc.snap, &asking)
-				for kind := range got {
-					for name, m := range got[kind] {
-						got[kind][name] = withoutAsking(t, m)
-					}
-					for name, m := range want[kind] {
-						want[kind][name] = withoutWaiting(m)
-					}
-				}
-				if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
-					t.Errorf("(-full +on demand):\n%s", d)
-				}
+				test(t, name, tc.snap, p)
 			})
 		}
 	}
@@ -144,34 +153,26 @@ func withoutEnd(t *testing.T, h *routev3.VirtualHost) []*routev3.Route {
 // TestClustersThatCannotBeAskedFor are there from the start.
 func TestClustersThatCannotBeAskedFor(t *testing.T) {
 	t.Parallel()
-	for name, tc := range cases(t) {
-		for proxy, p := range tc.proxies {
-			if p.Type != "sidecar" {
-				continue
+	eachSidecar(t, func(t *testing.T, name string, snap *snapshot.Snapshot, p *model.Proxy) {
+		asking := *p
+		asking.HostsApart, asking.OnDemand = true, true
+		view := snap.View(&asking, nil)
+		for _, part := range []resource.Part{resource.Clusters, resource.OwnClusters} {
+			names, err := New().Names(view, part)
+			if err != nil {
+				t.Fatal(err)
 			}
-			t.Run(name+"/"+proxy, func(t *testing.T) {
-				t.Parallel()
-				asking := *p
-				asking.HostsApart, asking.OnDemand = true, true
-				view := tc.snap.View(&asking, nil)
-				for _, part := range []resource.Part{resource.Clusters, resource.OwnClusters} {
-					names, err := New().Names(view, part)
-					if err != nil {
-						t.Fatal(err)
-					}
-					for _, n := range names {
-						_, up, err := New().Build(view, part, n)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if up.OnDemand != (strings.HasPrefix(n, "outbound|") && !namedInCase(name, n)) {
-							t.Errorf("cluster %s waits to be asked for: %t", n, up.OnDemand)
-						}
-					}
+			for _, n := range names {
+				_, up, err := New().Build(view, part, n)
+				if err != nil {
+					t.Fatal(err)
 				}
-			})
+				if up.OnDemand != (strings.HasPrefix(n, "outbound|") && !namedInCase(name, n)) {
+					t.Errorf("cluster %s waits to be asked for: %t", n, up.OnDemand)
+				}
+			}
 		}
-	}
+	})
 }
 
 // namedInCase tells whether one of the case's Sidecars names the host.
