@@ -50,11 +50,11 @@ func runCompare(ctx context.Context, args []string) error {
 	if *ref == "" {
 		return errors.New("-ref: which commit to compare with is missing, for instance -ref main")
 	}
-	tmp, err := os.MkdirTemp("", "bench-")
+	tmp, remove, err := temporary()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
+	defer remove()
 	tree := filepath.Join(tmp, "tree")
 	if err := quietly(ctx, ".", "git", "worktree", "add", "--detach", "--quiet", tree, *ref); err != nil {
 		return err

@@ -18,37 +18,26 @@ import (
 
 // runFigures is the command "figures".
 func runFigures(ctx context.Context, args []string) error {
-	fs := flag.NewFlagSet("figures", flag.ContinueOnError)
-	b := &bench{size: full}
-	fs.StringVar(&b.isthmusd, "isthmusd", "bin/isthmusd", "the control plane")
+	fs, b := newBench("figures")
 	fs.StringVar(&b.programs.Agent, "agent", "bin/isthmus-agent", "the agent")
 	fs.StringVar(&b.programs.Envoy, "envoy", "bin/envoy", "the agent's Envoy")
-	dir := fs.String("out", "docs/performance", "where results and drawings go")
 	which := fs.String("only", "", "scenarios, comma separated; others keep their results. All unless given")
-	scale := fs.String("size", "full", "full or small")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if *scale == "small" {
-		b.size = small
-	}
-	tmp, err := os.MkdirTemp("", "bench-")
+	end, err := b.begin()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
-	b.dir = tmp
-	if err := b.absolute(); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(*dir, 0o755); err != nil {
+	defer end()
+	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
 	var only []string
 	if *which != "" {
 		only = strings.Split(*which, ",")
 	}
-	return b.all(ctx, *dir, only)
+	return b.all(ctx, b.out, only)
 }
 
 // all runs scenarios, and writes what they gave after each.

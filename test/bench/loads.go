@@ -45,11 +45,11 @@ func withLab(ctx context.Context, fs *flag.FlagSet, args []string, f func(*lab.L
 // inLab is withLab without a command line.
 func inLab(ctx context.Context, o lab.Options, f func(*lab.Lab) error) error {
 	if o.Dir == "" {
-		dir, err := os.MkdirTemp("", "bench-")
+		dir, remove, err := temporary()
 		if err != nil {
 			return err
 		}
-		defer func() { _ = os.RemoveAll(dir) }()
+		defer remove()
 		o.Dir = dir
 	}
 	l, err := lab.New(o)

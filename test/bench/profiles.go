@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,26 +28,15 @@ const profileTime = 5 * time.Second
 
 // runProfiles is the command "profiles".
 func runProfiles(ctx context.Context, args []string) error {
-	fs := flag.NewFlagSet("profiles", flag.ContinueOnError)
-	b := &bench{size: full}
-	fs.StringVar(&b.isthmusd, "isthmusd", "bin/isthmusd", "the control plane")
-	dir := fs.String("out", "docs/performance", "where profiles.md goes")
-	scale := fs.String("size", "full", "full or small")
+	fs, b := newBench("profiles")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if *scale == "small" {
-		b.size = small
-	}
-	tmp, err := os.MkdirTemp("", "bench-")
+	end, err := b.begin()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
-	b.dir = tmp
-	if err := b.absolute(); err != nil {
-		return err
-	}
+	defer end()
 	all, err := b.profiles(ctx)
 	if err != nil {
 		return err
@@ -63,7 +51,7 @@ func runProfiles(ctx context.Context, args []string) error {
 		}
 		fmt.Fprintf(&out, "\n## %s\n\n```\n%s```\n", p.title, text)
 	}
-	return os.WriteFile(filepath.Join(*dir, "profiles.md"), []byte(out.String()), 0o644)
+	return os.WriteFile(filepath.Join(b.out, "profiles.md"), []byte(out.String()), 0o644)
 }
 
 // profiles takes all profiles.

@@ -43,11 +43,11 @@ func runSteps(ctx context.Context, args []string) error {
 	}
 	o.Args = fs.Args()
 	if o.Dir == "" {
-		dir, err := os.MkdirTemp("", "bench-")
+		dir, remove, err := temporary()
 		if err != nil {
 			return err
 		}
-		defer func() { _ = os.RemoveAll(dir) }()
+		defer remove()
 		o.Dir = dir
 	}
 	out, err := steer(ctx, o, strings.Split(*steps, ","))

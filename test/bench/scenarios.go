@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,7 +47,38 @@ type bench struct {
 	size
 	programs lab.AgentPrograms
 	isthmusd string
-	dir      string
+	// dir is for what is needed while they run, out for what comes of them.
+	dir, out string
+	// scale names the size.
+	scale string
+}
+
+// newBench makes one, with the flags that commands of scenarios share.
+func newBench(command string) (*flag.FlagSet, *bench) {
+	fs := flag.NewFlagSet(command, flag.ContinueOnError)
+	b := &bench{size: full}
+	fs.StringVar(&b.isthmusd, "isthmusd", "bin/isthmusd", "the control plane")
+	fs.StringVar(&b.out, "out", "docs/performance", "where results and drawings go")
+	fs.StringVar(&b.scale, "size", "full", "full or small")
+	return fs, b
+}
+
+// begin makes it ready once the flags are read; end cleans up.
+func (b *bench) begin() (end func(), err error) {
+	if b.scale == "small" {
+		b.size = small
+	}
+	if err := b.absolute(); err != nil {
+		return nil, err
+	}
+	b.dir, end, err = temporary()
+	return end, err
+}
+
+// temporary makes a directory, which remove takes away with all in it.
+func temporary() (dir string, remove func(), err error) {
+	dir, err = os.MkdirTemp("", "bench-")
+	return dir, func() { _ = os.RemoveAll(dir) }, err
 }
 
 // scenario is one run of a control plane.
