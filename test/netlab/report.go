@@ -59,12 +59,17 @@ func (l *Lab) keep(dir string) {
 		if b, err := p.Admin("/config_dump?include_eds"); err == nil {
 			_ = os.WriteFile(filepath.Join(to, p.Name+"-config.json"), b, 0o644)
 		}
+		if b, err := p.Admin("/stats"); err == nil {
+			_ = os.WriteFile(filepath.Join(to, p.Name+"-stats.txt"), b, 0o644)
+		}
 		if b, err := l.plane.space.get("tcp", debugAddr, "/debug/configz?proxy="+p.Name+"."+p.Namespace); err == nil {
 			_ = os.WriteFile(filepath.Join(to, p.Name+"-should-be.json"), b, 0o644)
 		}
 	}
-	if b, err := l.plane.space.get("tcp", debugAddr, "/debug/snapshotz"); err == nil {
-		_ = os.WriteFile(filepath.Join(to, "snapshotz.json"), b, 0o644)
+	for _, what := range []string{"snapshotz", "syncz"} {
+		if b, err := l.plane.space.get("tcp", debugAddr, "/debug/"+what); err == nil {
+			_ = os.WriteFile(filepath.Join(to, what+".json"), b, 0o644)
+		}
 	}
 	l.t.Logf("kept in %s", to)
 }

@@ -357,12 +357,17 @@ func (l *lab) hammer() (stop func()) {
 	}
 }
 
-func (l *lab) clusters() string {
-	r, err := l.admin.Get("http://admin/clusters")
+// clusters are those with which Envoy works; dump is all that it was told, which it
+// may be bringing up.
+func (l *lab) clusters() string { return "\n" + l.ask("clusters") }
+func (l *lab) dump() string     { return l.ask("config_dump") }
+
+func (l *lab) ask(path string) string {
+	r, err := l.admin.Get("http://admin/" + path)
 	if err != nil {
 		return ""
 	}
 	defer func() { _ = r.Body.Close() }()
 	b, _ := io.ReadAll(r.Body)
-	return "\n" + string(b)
+	return string(b)
 }

@@ -19,19 +19,9 @@ import (
 // A change that does both at once goes as a wider one: the new endpoints work
 // from their first moment, the old ones are on their way out anyhow.
 
-// narrows tells whether the changed cluster has to wait for its endpoints, and
-// takes note of it.
-func (s *stream) narrows(b *batch, r *resource.Resource) bool {
-	had := s.narrowing[r.Name]
-	if had == nil {
-		had = b.before.Get(r.Name)
-	}
-	delete(s.narrowing, r.Name)
-	if had == nil || !narrower(had, r) || s.endpointsArrived(r.ServiceName) {
-		return false
-	}
-	s.narrowing[r.Name] = had
-	return true
+// narrows tells whether the changed cluster has to wait for its endpoints.
+func (s *stream) narrows(had, r *resource.Resource) bool {
+	return narrower(had, r) && !s.endpointsArrived(r.ServiceName)
 }
 
 // narrower tells whether the cluster trusts some of the identities that it did,
@@ -62,13 +52,4 @@ func (s *stream) endpointsArrived(service string) bool {
 func (f *flight) brings(name string) bool {
 	return slices.Contains(f.removed, name) ||
 		slices.ContainsFunc(f.added, func(r *resource.Resource) bool { return r.Name == name })
-}
-
-// narrow lets clusters go whose endpoints have arrived.
-func (s *stream) narrow(w *watch) {
-	for name := range s.narrowing {
-		if r := w.sent.Get(name); r == nil || s.endpointsArrived(r.ServiceName) {
-			w.due[name] = released
-		}
-	}
 }

@@ -144,6 +144,9 @@ func (s *stream) planDue(b *batch, w *watch, set *resource.Set) bool {
 		case r == nil && w.typ == resource.Cluster && s.isLeaving(name):
 		case r == nil && w.onDemand && had:
 			s.drop(b, w, name, nil) // It had it before, and routes may still lead there.
+		case r == nil && w.typ == resource.Endpoint && s.protocol == StateOfTheWorld:
+			delete(s.held, name)
+			b.resources = append(b.resources, nowhere(name))
 		case r == nil:
 			delete(s.held, name)
 			b.removed = append(b.removed, name)
@@ -231,7 +234,7 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 	}
 	switch w.typ {
 	case resource.Cluster:
-		if s.narrows(b, r) {
+		if s.keep(b, r) {
 			return
 		}
 		l, was := s.leaving[r.Name]
@@ -254,9 +257,9 @@ func (s *stream) put(b *batch, w *watch, r *resource.Resource) {
 // drop takes a resource away. Clusters stay until nothing uses them.
 func (s *stream) drop(b *batch, w *watch, name string, r *resource.Resource) {
 	if w.typ == resource.Cluster {
-		if had := s.narrowing[name]; had != nil {
+		if had := s.kept[name]; had != nil {
 			r = had
-			delete(s.narrowing, name)
+			delete(s.kept, name)
 		}
 		l := leaving{since: s.state.Revision}
 		if r != nil {
@@ -312,12 +315,12 @@ func (s *stream) complete(w *watch, set *resource.Set, b batch) batch {
 // whole is everything of the type that the client should have now.
 func (s *stream) whole(w *watch, set *resource.Set) []*resource.Resource {
 	all := set.List()
-	if w.wildcard && w.typ != resource.Secret && s.server.quarantine.empty() && (w.typ != resource.Cluster || len(s.leaving)+len(s.narrowing) == 0) {
+	if w.wildcard && w.typ != resource.Secret && s.server.quarantine.empty() && (w.typ != resource.Cluster || len(s.leaving)+len(s.kept) == 0) {
 		return all
 	}
 	var out []*resource.Resource
 	for _, r := range all {
-		if had := s.narrowing[r.Name]; had != nil && w.typ == resource.Cluster {
+		if had := s.kept[r.Name]; had != nil && w.typ == resource.Cluster {
 			out = append(out, had)
 		} else if w.wants(r.Name) && s.visible(w, r.Name) {
 			out = append(out, s.server.quarantine.instead(r))

@@ -100,7 +100,7 @@ func (s *stream) followed(cluster string, revision uint64) bool {
 
 func (s *stream) pumpClusters(now time.Time) error {
 	w := &s.watches[resource.Cluster]
-	s.narrow(w)
+	s.release(w, now)
 	s.volunteer(w)
 	if w.active && w.maySend() {
 		b := s.next(w, s.state.Sets[resource.Cluster])
@@ -300,7 +300,7 @@ func follows(t resource.Type) bool {
 
 // withholds tells whether the client has older versions than its watch says.
 func (s *stream) withholds(t resource.Type) bool {
-	return t == resource.Endpoint && len(s.held) > 0 || t == resource.Cluster && len(s.narrowing) > 0
+	return t == resource.Endpoint && len(s.held) > 0 || t == resource.Cluster && len(s.kept) > 0
 }
 
 // answered tells whether the client has accepted or rejected all of the set.

@@ -49,9 +49,9 @@ type stream struct {
 	// held are endpoints that the client has at an older version than sent says,
 	// until the clusters that go with the new one are acknowledged.
 	held map[string]*resource.Resource
-	// narrowing are clusters that the client has as they were, until endpoints are
-	// gone that only those trust: see narrow.go.
-	narrowing map[string]*resource.Resource
+	// kept are clusters that the client has as they were, until it can take them as
+	// they are: see keep.go.
+	kept map[string]*resource.Resource
 	// owed are services whose clusters were sent before their endpoints were asked
 	// for; early the clusters that were sent before any were.
 	owed     map[string]struct{}
@@ -117,7 +117,7 @@ func (s *Server) newStream(p Protocol, out sender, caller authn.Caller) *stream 
 		caller:    caller,
 		leaving:   map[string]leaving{},
 		held:      map[string]*resource.Resource{},
-		narrowing: map[string]*resource.Resource{},
+		kept:      map[string]*resource.Resource{},
 		connected: s.o.Clock.Now(),
 	}
 	for t := range st.watches {
@@ -249,6 +249,9 @@ func (s *stream) wake(now time.Time) time.Time {
 		if at := s.watches[t].trialUntil; now.Before(at) {
 			earlier(at)
 		}
+	}
+	if len(s.kept) > 0 && s.starts(now) {
+		earlier(s.connected.Add(startPatience))
 	}
 	for _, l := range s.leaving {
 		if !l.deadline.IsZero() {

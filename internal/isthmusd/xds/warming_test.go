@@ -4,6 +4,7 @@
 package xds_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +107,40 @@ func TestRealEnvoyGoesOnWhileAClusterWarms(t *testing.T) {
 			}
 			close(late.release)
 			l.settled("everything, now that the secret came")
+		})
+	}
+}
+
+// TestRealEnvoyStartsWhileAClusterTurns changes a cluster of a starting Envoy from one
+// whose endpoints the server tells to one that has its own, and another one back.
+func TestRealEnvoyStartsWhileAClusterTurns(t *testing.T) {
+	for name, api := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			late := &secrets{t: t, release: make(chan struct{})}
+			l := newLab(t, api, func(g *grpc.Server) { secret.RegisterSecretDiscoveryServiceServer(g, late) })
+			one := backend(t, "one")
+			rest := []*resource.Resource{
+				warming(t), edsCluster(t, "a", "svc-a", time.Second), assignment(t, "svc-a", one),
+				httpListener(t, l.entry, "80", "in"), routeTo(t, "80", "a"),
+			}
+			fixed := func(name string) *resource.Resource {
+				return marshalled(t, resource.Cluster, name, &clusterv3.Cluster{
+					Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+				})
+			}
+			l.source.set(append(rest, edsCluster(t, "turns", "svc-b", time.Second), assignment(t, "svc-b", one), fixed("returns"))...)
+			l.eventually("clusters at Envoy", func() bool { return strings.Contains(l.dump(), `"turns"`) })
+			l.source.set(append(rest, fixed("turns"), edsCluster(t, "returns", "svc-c", time.Second), assignment(t, "svc-c", one), fixed("new"))...)
+			l.eventually("a new cluster at Envoy", func() bool { return strings.Contains(l.dump(), `"new"`) })
+			close(late.release)
+			l.answers("one")
+			l.settled("everything")
+			for name, want := range map[string]bool{"turns": false, "returns": true} {
+				if got := strings.Contains(l.clusters(), "\n"+name+"::"+one); got != want {
+					t.Errorf("%s has an endpoint: %v, want %v", name, got, want)
+				}
+			}
 		})
 	}
 }
